@@ -1,0 +1,90 @@
+"""A running cluster, as the backends see it: the store after the controllers have run, with the indexes they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from netsim.kube.objects import EndpointSlice, Node, Pod, Resource, Service
+from netsim.kube.store import Store
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the API server, controller manager and command line were told.
+
+    ``pod_cidrs``/``service_cidrs``: one per family, primary first. ``proxy``/``cni``: overrides of what the input says
+    (``--proxy``, ``--cni TYPE[:MODE]``). ``proxy_config``: KubeProxyConfiguration as JSON; ``network_config``: flannel's
+    net-conf.json; both as found in the input's ConfigMaps or bare documents, {} when absent.
+    """
+
+    pod_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/12",)
+    node_port_range: tuple[int, int] = (30000, 32767)
+    node_cidr_mask: tuple[int, int] = (24, 64)  # IPv4, IPv6
+    kubernetes_version: tuple[int, int] = (1, 34)
+    cluster_domain: str = "cluster.local"
+    proxy: str | None = None
+    cni: str | None = None
+    proxy_config: dict[str, Any] = field(default_factory=dict)
+    network_config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Cluster:
+    """The store plus settings; ``assumptions`` are the one-line notes of what netsim supplied itself."""
+
+    store: Store
+    settings: Settings = Settings()
+    assumptions: list[str] = field(default_factory=list)
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        return {n.name: n for n in self.store.typed("Node", Node)}
+
+    @cached_property
+    def pods(self) -> dict[tuple[str, str], Pod]:
+        """(namespace, name) → pod; pods that have ended are left out."""
+        return {p.key: p for p in self.store.typed("Pod", Pod) if not p.finished}
+
+    @cached_property
+    def services(self) -> dict[tuple[str, str], Service]:
+        return {s.key: s for s in self.store.typed("Service", Service)}
+
+    @cached_property
+    def slices(self) -> dict[tuple[str, str], Sequence[EndpointSlice]]:
+        """(namespace, Service name) → its EndpointSlices."""
+        found: dict[tuple[str, str], list[EndpointSlice]] = {}
+        for item in self.store.typed("EndpointSlice", EndpointSlice):
+            service = item.metadata.labels.get("kubernetes.io/service-name")
+            if service:
+                found.setdefault((item.namespace, service), []).append(item)
+        return {key: tuple(items) for key, items in found.items()}
+
+    @cached_property
+    def pods_by_ip(self) -> dict[str, Pod]:
+        """Pod address text → pod; hostNetwork pods are not in it (their addresses are their node's)."""
+        return {ip: pod for pod in self.pods.values() if not pod.spec.host_network for ip in pod.ips}
+
+    @cached_property
+    def pods_by_node(self) -> dict[str, Sequence[Pod]]:
+        found: dict[str, list[Pod]] = {}
+        for pod in self.pods.values():
+            if pod.spec.node_name:
+                found.setdefault(pod.spec.node_name, []).append(pod)
+        return {node: tuple(pods) for node, pods in found.items()}
+
+    def node_addresses(self, node: str, kind: str = "InternalIP") -> list[str]:
+        return [a.address for a in self.nodes[node].status.addresses if a.type == kind]
+
+    def config_map(self, namespace: str, name: str) -> dict[str, str]:
+        """The ``data`` of a ConfigMap, {} if absent."""
+        found: Resource | None = self.store.get("ConfigMap", namespace, name)
+        return dict((found.body.get("data") or {}) if found else {})
+
+    def forget(self) -> None:
+        """Drop the indexes after the store has changed."""
+        for name in ("nodes", "pods", "services", "slices", "pods_by_ip", "pods_by_node"):
+            self.__dict__.pop(name, None)

@@ -1,0 +1,45 @@
+"""Collects what every component writes into one namespace, in start order, and freezes it."""
+
+from __future__ import annotations
+
+from netsim.linux.ipset import IpSet
+from netsim.linux.link import Link
+from netsim.linux.netfilter.table import RulesetBuilder
+from netsim.linux.network import Namespace
+from netsim.linux.route import Address, FdbEntry, Neighbour, Route, RoutingRule
+from netsim.packet.address import Family
+
+
+class NamespaceBuilder:
+    """Lists to append to; ``tables(family)`` is that family's iptables. ``build`` gives the value."""
+
+    def __init__(self, name: str, node: str | None = None) -> None:
+        self.name = name
+        self.node = node
+        self.links: list[Link] = []
+        self.addresses: list[Address] = []
+        self.routes: list[Route] = []
+        self.rules: list[RoutingRule] = []
+        self.neighbours: list[Neighbour] = []
+        self.fdb: list[FdbEntry] = []
+        self.sysctls: dict[str, str] = {}
+        self.ipsets: dict[str, IpSet] = {}
+        self._tables: dict[Family, RulesetBuilder] = {}
+
+    def tables(self, family: Family) -> RulesetBuilder:
+        return self._tables.setdefault(family, RulesetBuilder(family))
+
+    def build(self) -> Namespace:
+        return Namespace(
+            name=self.name,
+            links=tuple(self.links),
+            addresses=tuple(self.addresses),
+            routes=tuple(self.routes),
+            rules=tuple(self.rules),
+            neighbours=tuple(self.neighbours),
+            fdb=tuple(self.fdb),
+            sysctls=dict(self.sysctls),
+            rulesets={family: builder.build() for family, builder in self._tables.items()},
+            ipsets=dict(self.ipsets),
+            node=self.node,
+        )

@@ -1,0 +1,215 @@
+"""The vocabulary of netfilter rules: what a match and a target are, and what they may see and answer.
+
+Open sets (matches, targets) are classes, one per file under ``match/`` and ``target/``, found by the registry. Each holds,
+side by side: its iptables syntax (parse and print), its meaning (``evaluate`` or ``apply``), its lowering for the
+compiled datapath (``lower``), a hypothesis strategy (``strategy``), and its documentation (the class docstring, which
+names the kernel source it models). Closed sets (hooks, verdicts) are enums.
+
+    device ──▶ PREROUTING ──▶ route ──▶ FORWARD ──▶ POSTROUTING ──▶ device
+               raw conntrack     │      mangle       mangle nat
+               mangle nat        ▼      filter          ▲
+                               INPUT                 OUTPUT ◀── local process
+                       mangle filter nat           raw conntrack mangle nat filter
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from netsim.packet.address import Family, IPAddress
+from netsim.packet.model import Packet
+
+if TYPE_CHECKING:
+    from netsim.linux.netfilter.arguments import Arguments
+
+
+class Hook(enum.StrEnum):
+    PREROUTING = "PREROUTING"
+    INPUT = "INPUT"
+    FORWARD = "FORWARD"
+    OUTPUT = "OUTPUT"
+    POSTROUTING = "POSTROUTING"
+
+
+# Tables in the order of their priorities at a hook, and the hooks each one registers (Linux iptable_*.c).
+TABLE_HOOKS: Mapping[str, tuple[Hook, ...]] = {
+    "raw": (Hook.PREROUTING, Hook.OUTPUT),
+    "mangle": (Hook.PREROUTING, Hook.INPUT, Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING),
+    "nat": (Hook.PREROUTING, Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING),
+    "filter": (Hook.INPUT, Hook.FORWARD, Hook.OUTPUT),
+    "security": (Hook.INPUT, Hook.FORWARD, Hook.OUTPUT),
+}
+
+
+class CtState(enum.StrEnum):
+    """A packet's state as ``-m conntrack --ctstate`` names it (SNAT and DNAT are flags of the entry, not states)."""
+
+    INVALID = "INVALID"
+    NEW = "NEW"
+    RELATED = "RELATED"
+    ESTABLISHED = "ESTABLISHED"
+    UNTRACKED = "UNTRACKED"
+
+
+@dataclass(slots=True)
+class Skb:
+    """What rules may look at and change: the packet with its metadata, as the kernel's sk_buff carries them.
+
+    ``iif``/``oif`` are device names (None where the hook has none); inside br_netfilter ``physin``/``physout`` are the
+    bridge ports. ``ct`` is the conntrack entry (an object with ``status_snat``, ``status_dnat``, ``mark``,
+    ``original``, ``reply``), None when untracked or invalid. ``ct_reply`` tells the packet's direction.
+    """
+
+    packet: Packet
+    iif: str | None = None
+    oif: str | None = None
+    physin: str | None = None
+    physout: str | None = None
+    mark: int = 0
+    ct: Any = None
+    ct_state: CtState = CtState.NEW
+    ct_reply: bool = False
+    ipvs: Any = None
+
+
+class Environment(Protocol):
+    """What the world around a packet answers to a rule. The interpreter implements it; tests use a small fake."""
+
+    family: Family
+    hook: Hook
+    table: str
+    now: float  # simulated seconds
+
+    def address_type(self, address: IPAddress, device: str | None = None) -> str:
+        """``LOCAL``, ``UNICAST``, ``BROADCAST``, ``MULTICAST``, ``BLACKHOLE``, ``UNREACHABLE``, ``PROHIBIT``, ``ANYCAST``,
+        ``UNSPEC``: the result of a FIB look-up (``device``: limited to that interface)."""
+
+    def chance(self, probability: float, why: str) -> bool:
+        """One draw that is true with ``probability``; following every branch is the caller's business, not the match's."""
+
+    def in_set(self, name: str, elements: Sequence[Any]) -> bool:
+        """ipset membership; ``elements`` are the packet's values in the order of the set's dimensions
+        (addresses as IPAddress, ports as (protocol, number), interfaces as str)."""
+
+    def recent(self, name: str) -> dict[IPAddress, list[float]]:
+        """The live list behind ``-m recent --name``: address → time stamps, oldest first."""
+
+    def count(self, name: str) -> None:
+        """Add one packet to the nfacct counter ``name``."""
+
+    def rate(self, key: object) -> dict[str, float]:
+        """Live state of a rate match (``limit``, ``hashlimit``): a mutable record of its own per ``key``."""
+
+    def reverse_path_ok(self, skb: Skb, loose: bool, accept_local: bool) -> bool:
+        """Would a route back to the packet's source leave through its ingress device (``-m rpfilter``)?"""
+
+
+class Verdict(enum.Enum):
+    ACCEPT = "ACCEPT"
+    DROP = "DROP"
+    RETURN = "RETURN"
+    CONTINUE = "CONTINUE"  # a target that only changes the packet, or counts
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Go on in another chain; ``goto`` does not come back to this one."""
+
+    chain: str
+    goto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Drop, and answer: ``icmp-port-unreachable``, ``tcp-reset``, ``icmp6-adm-prohibited`` …"""
+
+    with_: str
+
+
+class NatKind(enum.StrEnum):
+    DNAT = "DNAT"
+    SNAT = "SNAT"
+    MASQUERADE = "MASQUERADE"
+    REDIRECT = "REDIRECT"
+    NETMAP = "NETMAP"
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """Set up a translation; None leaves that part to the kernel's choice. Ends the walk of the nat table."""
+
+    kind: NatKind
+    low: IPAddress | None = None
+    high: IPAddress | None = None
+    port_low: int | None = None
+    port_high: int | None = None
+    random: bool = False
+    fully_random: bool = False
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NoTrack:
+    """``-j CT --notrack`` / ``NOTRACK``: the packet passes without a conntrack entry."""
+
+
+Action = Verdict | Jump | Reject | Nat | NoTrack
+
+
+class Match:
+    """One ``-m NAME`` with its options. Subclasses are frozen, slotted dataclasses; negation is a field, not a class."""
+
+    name: ClassVar[str]
+    families: ClassVar[tuple[Family, ...]] = (Family.IPV4, Family.IPV6)
+
+    @classmethod
+    def parse(cls, arguments: Arguments) -> Self:
+        """Read this match's own options from ``arguments`` (positioned after ``-m NAME``), leaving all others."""
+        raise NotImplementedError
+
+    def print(self, family: Family) -> str:
+        """As ``iptables-save`` prints it, with its ``-m NAME``."""
+        raise NotImplementedError
+
+    def evaluate(self, skb: Skb, env: Environment) -> bool:
+        raise NotImplementedError
+
+    def lower(self) -> Sequence[Any]:
+        """Constraints on packet columns for the compiled datapath (see ``netsim.linux.netfilter.lowering``)."""
+        raise NotImplementedError
+
+    @classmethod
+    def strategy(cls, family: Family) -> Any:
+        """A hypothesis strategy of instances valid for ``family`` (imports hypothesis inside)."""
+        raise NotImplementedError
+
+
+class Target:
+    """One ``-j NAME`` with its options."""
+
+    name: ClassVar[str]
+    families: ClassVar[tuple[Family, ...]] = (Family.IPV4, Family.IPV6)
+    tables: ClassVar[tuple[str, ...] | None] = None  # None: every table
+    terminates: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, arguments: Arguments) -> Self:
+        raise NotImplementedError
+
+    def print(self, family: Family) -> str:
+        """As ``iptables-save`` prints it, with its ``-j NAME``."""
+        raise NotImplementedError
+
+    def apply(self, skb: Skb, env: Environment) -> Action:
+        """The target's effect; packet marks are changed in place on ``skb``, everything else is returned."""
+        raise NotImplementedError
+
+    def lower(self) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def strategy(cls, family: Family) -> Any:
+        raise NotImplementedError

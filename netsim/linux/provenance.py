@@ -1,0 +1,15 @@
+"""Why a kernel object exists: the Kubernetes object and the input line behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsim.errors import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """``because`` is one phrase for a reader ("Service shop/cart:http, endpoint 10.244.2.7:8080")."""
+
+    because: str
+    source: Source | None = None

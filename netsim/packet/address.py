@@ -1,0 +1,59 @@
+"""Addresses, prefixes and families: the standard library's ``ipaddress`` values, parsed once and shared.
+
+The model is family-neutral: code handles ``IPAddress`` and asks ``family_of`` only where the kernel itself differs.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+IPInterface = IPv4Interface | IPv6Interface
+
+
+class Family(enum.IntEnum):
+    """An address family; the value is the IP version."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+    @property
+    def bits(self) -> int:
+        return 32 if self is Family.IPV4 else 128
+
+
+@lru_cache(maxsize=1 << 18)
+def ip(text: str) -> IPAddress:
+    """The address written as ``text``; ValueError if it is none."""
+    return ipaddress.ip_address(text)
+
+
+@lru_cache(maxsize=1 << 18)
+def network(text: str) -> IPNetwork:
+    """The prefix written as ``text`` (a bare address is a host prefix); host bits are masked off, as the kernel does."""
+    return ipaddress.ip_network(text, strict=False)
+
+
+@lru_cache(maxsize=1 << 16)
+def interface(text: str) -> IPInterface:
+    """An address with its prefix length, such as ``10.244.1.1/24``."""
+    return ipaddress.ip_interface(text)
+
+
+def family_of(value: IPAddress | IPNetwork | IPInterface) -> Family:
+    return Family.IPV4 if value.version == 4 else Family.IPV6
+
+
+def host_network(address: IPAddress) -> IPNetwork:
+    """``address`` as a /32 or /128."""
+    return ipaddress.ip_network(address)
+
+
+def endpoint(address: IPAddress | str, port: int) -> str:
+    """``10.0.0.1:80`` or ``[fd00::1]:80``."""
+    text = str(address)
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
