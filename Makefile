@@ -1,0 +1,38 @@
+# netsim: `make demo` shows what it does, `make test` proves it. Both set themselves up in .venv.
+.DEFAULT_GOAL := help
+VENV := .venv
+NETSIM := $(VENV)/bin/netsim
+PYTEST := $(VENV)/bin/python -m pytest
+
+.PHONY: help demo test lint setup bench clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.user: pyproject.toml scripts/setup
+	@scripts/setup $(VENV) .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml scripts/setup
+	@scripts/setup $(VENV) '.[dev]'
+	@touch $@ $(VENV)/.user
+
+setup: $(VENV)/.dev            ## the development environment in .venv
+
+demo: $(VENV)/.user            ## trace packets through the bundled example cluster
+	@scripts/demo $(NETSIM)
+
+test: $(VENV)/.dev            ## the whole suite (kernel comparisons where this machine allows them)
+	@$(PYTEST) -q -rs -n auto --dist worksteal
+
+lint: $(VENV)/.dev            ## formatting, lint, strict types, import directions
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
+	$(VENV)/bin/python benchmarks/foundation.py
+
+clean:            ## remove everything that was built here
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
