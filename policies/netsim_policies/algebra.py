@@ -175,7 +175,7 @@ class AddressSet:
         for version, ranges in ((4, self.v4), (6, self.v6)):
             make = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
             for low, high in ranges:
-                found += [str(n) for n in ipaddress.summarize_address_range(make(low), make(high))]  # type: ignore[type-var]
+                found += [str(n) for n in ipaddress.summarize_address_range(make(low), make(high))]
         return found
 
     def __str__(self) -> str:

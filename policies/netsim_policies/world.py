@@ -46,7 +46,7 @@ def pod_endpoint(pod: Pod, namespaces: Mapping[str, Mapping[str, str]]) -> Endpo
         namespace=pod.namespace,
         labels=pod.metadata.labels,
         # the server puts this label on every Namespace, though manifests rarely show it
-        namespace_labels=namespaces.get(pod.namespace, {}) | {"kubernetes.io/metadata.name": pod.namespace},
+        namespace_labels={**namespaces.get(pod.namespace, {}), "kubernetes.io/metadata.name": pod.namespace},
         addresses=tuple(ip(text) for text in pod.ips),
         named_ports=named_ports(pod),
         host_network=pod.spec.host_network,
