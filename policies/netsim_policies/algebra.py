@@ -164,6 +164,9 @@ class AddressSet:
     def __bool__(self) -> bool:
         return bool(self.v4 or self.v6)
 
+    def of_family(self, family: Family) -> AddressSet:
+        return AddressSet(v4=self.v4) if family is Family.IPV4 else AddressSet(v6=self.v6)
+
     def holds(self, address: IPAddress) -> bool:
         value = int(address)
         ranges = self.v4 if family_of(address) is Family.IPV4 else self.v6

@@ -84,11 +84,12 @@ def peer_matches(peer: Peer, other: Endpoint, family: Family, action: Action) ->
         case PodPeer(scope):
             return in_scope(scope, other)
         case NodePeer(nodes):
-            return _is_node(other) and matches(dict(nodes), other.labels)
+            return _is_node(other) and matches(dict(nodes), other.node_labels)
         case AddressPeer(addresses):
             if other.outside is not None:
-                inside = other.outside & addresses
-                if inside and inside != other.outside:
+                whole = other.outside.of_family(family)
+                inside = whole & addresses
+                if inside and inside != whole:
                     raise ValueError(f"{other.name} is only partly inside {peer.text}; split it first")
                 return bool(inside)
             return any(family_of(a) is family and addresses.holds(a) for a in other.addresses)

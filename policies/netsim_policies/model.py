@@ -169,7 +169,8 @@ class Endpoint:
     """Someone who can send or receive: a pod (or a workload standing for its pods), a node, or outside addresses.
 
     ``addresses`` are the endpoint's own; for EXTERNAL, ``outside`` is the set it stands for. ``named_ports`` maps
-    (name, protocol) to numbers. ``workload`` groups pods for readers (``Deployment shop/web``).
+    (name, protocol) to numbers. ``node_labels`` are those of a node, or of the node that a hostNetwork pod is.
+    ``workload`` groups pods for readers (``Deployment shop/web``).
     """
 
     kind: EndpointKind
@@ -182,6 +183,7 @@ class Endpoint:
     named_ports: Mapping[tuple[str, str], int] = field(default_factory=dict)
     host_network: bool = False
     node: str | None = None
+    node_labels: Mapping[str, str] = field(default_factory=dict)
     workload: str = ""
     source: Source | None = None
 

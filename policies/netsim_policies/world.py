@@ -20,9 +20,9 @@ def world(store: Store) -> World:
     problems of all unreadable policies.
     """
     namespaces = {n.name: dict(n.metadata.labels) for n in store.typed("Namespace", Namespace)}
-    pods = (pod_endpoint(p, namespaces) for p in store.typed("Pod", Pod) if not p.finished)
-    nodes = (node_endpoint(n) for n in store.typed("Node", Node))
-    return World((*pods, *nodes), tuple(read_policies(store)), namespaces)
+    nodes = {n.name: node_endpoint(n) for n in store.typed("Node", Node)}
+    pods = (pod_endpoint(p, namespaces, nodes) for p in store.typed("Pod", Pod) if not p.finished)
+    return World((*pods, *nodes.values()), tuple(read_policies(store)), namespaces)
 
 
 def read_policies(store: Store) -> Iterable[Policy]:
@@ -39,7 +39,10 @@ def read_policies(store: Store) -> Iterable[Policy]:
     return policies
 
 
-def pod_endpoint(pod: Pod, namespaces: Mapping[str, Mapping[str, str]]) -> Endpoint:
+def pod_endpoint(
+    pod: Pod, namespaces: Mapping[str, Mapping[str, str]], nodes: Mapping[str, Endpoint] | None = None
+) -> Endpoint:
+    on = (nodes or {}).get(pod.spec.node_name)
     return Endpoint(
         kind=EndpointKind.POD,
         name=f"{pod.namespace}/{pod.name}",
@@ -51,6 +54,7 @@ def pod_endpoint(pod: Pod, namespaces: Mapping[str, Mapping[str, str]]) -> Endpo
         named_ports=named_ports(pod),
         host_network=pod.spec.host_network,
         node=pod.spec.node_name or None,
+        node_labels=on.labels if on and pod.spec.host_network else {},
         workload=workload_of(pod),
         source=pod.source,
     )
@@ -83,6 +87,7 @@ def node_endpoint(node: Node) -> Endpoint:
         kind=EndpointKind.NODE,
         name=node.name,
         labels=node.metadata.labels,
+        node_labels=node.metadata.labels,
         addresses=tuple(_addresses(node)),
         node=node.name,
         source=node.source,

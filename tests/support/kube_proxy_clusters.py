@@ -43,7 +43,9 @@ def port(number: int, name: str = "", protocol: str = "TCP", node_port: int = 0)
     return {"name": name, "protocol": protocol, "port": number, "nodePort": node_port}
 
 
-def endpoint(address: str, node: str | None = None, hints: dict[str, Any] | None = None, **state: bool) -> dict[str, Any]:
+def endpoint(
+    address: str, node: str | None = None, hints: dict[str, Any] | None = None, **state: bool
+) -> dict[str, Any]:
     return {"addresses": [address], "nodeName": node, "conditions": state, "hints": hints}
 
 
@@ -117,7 +119,16 @@ _names = st.builds("{}/{}".format, st.sampled_from(["default", "shop", "kube-sys
 _pods4 = st.builds("10.244.{}.{}".format, st.integers(1, 3), st.integers(1, 12))
 _pods6 = st.builds("fd00:244:0:{:x}::{:x}".format, st.integers(1, 3), st.integers(1, 18))
 _ranges = st.sampled_from(
-    ["203.0.113.0/24", "172.18.0.0/16", "0.0.0.0/0", "198.51.100.128/25", "2001:db8::/32", "fd00:18::/64", "::/0", "10.0.0.1/8"]
+    [
+        "203.0.113.0/24",
+        "172.18.0.0/16",
+        "0.0.0.0/0",
+        "198.51.100.128/25",
+        "2001:db8::/32",
+        "fd00:18::/64",
+        "::/0",
+        "10.0.0.1/8",
+    ]
 )
 _flag = st.sampled_from([None, None, True, False])
 
@@ -155,7 +166,9 @@ def _service_objects(draw: st.DrawFn, index: int, name: str) -> list[Object]:
         "type": kind,
         "ports": ports,
         "clusterIPs": [f"10.96.0.{index + 1}", f"fd00:96::{index + 1:x}"][:: draw(st.sampled_from([1, -1]))],
-        "externalIPs": draw(st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]), unique=True, max_size=2)),
+        "externalIPs": draw(
+            st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]), unique=True, max_size=2)
+        ),
         "externalTrafficPolicy": draw(st.sampled_from(["Cluster", "Local"])),
         "internalTrafficPolicy": draw(st.sampled_from(["Cluster", "Local"])),
         "healthCheckNodePort": draw(st.sampled_from([0, 32000 + index])),
@@ -205,7 +218,9 @@ def objects(draw: st.DrawFn) -> list[Object]:
             f"172.18.0.{i}",
             f"fd00:18::{i}",
             pod_cidrs=(f"10.244.{i}.0/24", f"fd00:244:0:{i}::/64"),
-            labels=draw(st.sampled_from([{}, {"topology.kubernetes.io/zone": "a"}, {"topology.kubernetes.io/zone": "b"}])),
+            labels=draw(
+                st.sampled_from([{}, {"topology.kubernetes.io/zone": "a"}, {"topology.kubernetes.io/zone": "b"}])
+            ),
         )
         for i, name in enumerate(NODES, 1)
     ]
