@@ -71,7 +71,7 @@ def endpoint_slice(
 def cluster(
     *objects: Object, config: dict[str, Any] | None = None, version: tuple[int, int] = (1, 34), **settings: Any
 ) -> Cluster:
-    """``config`` None: no configuration at all; else clusterCIDR is 10.244.0.0/16 and fd00:244::/56 unless it says otherwise."""
+    """``config`` None: no configuration at all. clusterCIDR is 10.244.0.0/16,fd00:244::/56 unless it says otherwise."""
     store = Store()
     for obj in objects:
         store.put(obj)

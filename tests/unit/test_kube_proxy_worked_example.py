@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.netfilter.text import print_save
+
+from netsim.linux.builder import NamespaceBuilder
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IPTABLES, restore_document
 from tests.support.kube_proxy_clusters import UNDERLAY, demo

@@ -217,7 +217,7 @@ class _Reader:
         for name in ("iptables", "ipvs", "nftables"):
             every = self.duration(f"{name}.syncPeriod", 30, positive=True)
             least = self.duration(f"{name}.minSyncPeriod", 1)
-            if least > every:
+            if least > every > 0:
                 self.invalid(
                     f"{name}.syncPeriod", f"{every:g}s", f"must be greater than or equal to {name}.minSyncPeriod"
                 )

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
+
 from netsim.errors import InputError, Problem, Source
 from netsim.kube.objects import EndpointSlice
 from netsim.packet.address import Family, endpoint
 from netsim_backends.kube_proxy.addresses import canonical_ip
 
 Key = tuple[str, str]  # port name, protocol in lower case
+_NO_HINTS: frozenset[str] = frozenset()
 
 
-class Endpoint(NamedTuple):
+class Endpoint(msgspec.Struct, frozen=True, gc=False):
     """One address and port behind a service port. ``name`` is ``ip:port``, ``node`` "" when the slice states none."""
 
     name: str
@@ -27,8 +30,8 @@ class Endpoint(NamedTuple):
     ready: bool = True
     serving: bool = True
     terminating: bool = False
-    zone_hints: frozenset[str] = frozenset()
-    node_hints: frozenset[str] = frozenset()
+    zone_hints: frozenset[str] = _NO_HINTS
+    node_hints: frozenset[str] = _NO_HINTS
     source: Source | None = None
 
     @property
@@ -41,8 +44,8 @@ class Endpoint(NamedTuple):
 class EndpointSet:
     """A service port's endpoints, sorted by ``ip:port`` as text, which is the order of all rules made from them.
 
-    If several slices list one ``ip:port``, the first slice by name is believed, except on a node where another one says
-    that the endpoint runs: ``elsewhere`` has those, by (node, ``ip:port``).
+    If several slices list one ``ip:port``, the first slice by name is believed, except on a node of which a later one says
+    that the endpoint runs there: ``elsewhere`` has those, by (node, ``ip:port``).
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -62,8 +65,8 @@ NO_ENDPOINTS = EndpointSet()
 
 
 def _hint_names(hints: Mapping[str, Any] | None, key: str) -> frozenset[str]:
-    entries = (hints.get(key) or ()) if hints else ()
-    return frozenset(entry.get("name", "") for entry in entries)
+    entries = hints.get(key) if hints else None
+    return frozenset(entry.get("name", "") for entry in entries) if entries else _NO_HINTS
 
 
 def collect(slices: Iterable[EndpointSlice], family: Family) -> dict[Key, EndpointSet]:
@@ -97,8 +100,7 @@ def collect(slices: Iterable[EndpointSlice], family: Family) -> dict[Key, Endpoi
                     _hint_names(entry.hints, "forNodes"),
                     item.source,
                 )
-                known = first.setdefault(key, {}).setdefault(name, made)
-                if known.node != made.node:
+                if first.setdefault(key, {}).setdefault(name, made) is not made and made.node:
                     elsewhere.setdefault(key, {})[made.node, name] = made
     return {
         key: EndpointSet(tuple(found[name] for name in sorted(found)), elsewhere.get(key, {}))

@@ -66,6 +66,8 @@ class Proxier:
         self._groups: dict[object, Shared] = {}
         self._chains: dict[object, Chain] = {}
         self._endpoint_chains: dict[str, Chain] = {}
+        self._endpoint_owners: dict[str, tuple[int, Endpoint]] = {}
+        self._all_owners_known = False
 
     @cached_property
     def endpoint_sets(self) -> Sequence[EndpointSet]:
@@ -126,14 +128,23 @@ class Proxier:
     def by_hash(self) -> Mapping[str, int]:
         return {port.hash: index for index, port in enumerate(self.ports)}
 
-    @cached_property
-    def endpoint_chain_owners(self) -> Mapping[str, tuple[int, Endpoint]]:
-        """Endpoint chain name → the service port's index and the endpoint. Costs one hash per endpoint."""
-        return {
-            names.endpoint_chain(port.name, port.protocol, endpoint.name): (index, endpoint)
-            for index, (port, found) in enumerate(zip(self.ports, self.endpoint_sets))
-            for endpoint in found.endpoints
-        }
+    def endpoint_chain_owner(self, name: str) -> tuple[int, Endpoint] | None:
+        """The service port's index and the endpoint that the chain ``name`` stands for.
+
+        Whoever comes from a chain that jumps there finds it noted; only a name out of the blue makes us hash all endpoints.
+        """
+        owner = self._endpoint_owners.get(name)
+        if owner is None and not self._all_owners_known:
+            self._all_owners_known = True
+            for index in range(len(self.ports)):
+                self._note_owners(index)
+            owner = self._endpoint_owners.get(name)
+        return owner
+
+    def _note_owners(self, index: int) -> None:
+        port = self.ports[index]
+        for endpoint in self.endpoint_sets[index].endpoints:
+            self._endpoint_owners[names.endpoint_chain(port.name, port.protocol, endpoint.name)] = (index, endpoint)
 
     def endpoint_chain(self, name: str, port: ServicePort, endpoint: Endpoint) -> Chain:
         chain = self._endpoint_chains.get(name)
@@ -147,6 +158,8 @@ class Proxier:
         key = (view, name, detector, node_in_ranges)
         chain = self._chains.get(key)
         if chain is None:
+            if not self._all_owners_known:
+                self._note_owners(self.by_hash[view.port.hash])
             chain = self._chains[key] = Chain(name, tuple([line.rule() for line in self._own_lines(*key)]))
         return chain
 
@@ -219,7 +232,7 @@ class NodeProxier:
         """The nat chain ``name`` of some service port; None if this node has no such chain."""
         proxier = self.proxier
         if name.startswith(names.ENDPOINT):
-            owner = proxier.endpoint_chain_owners.get(name)
+            owner = proxier.endpoint_chain_owner(name)
             if owner is None:
                 return None
             view = self.view(owner[0])
