@@ -77,10 +77,48 @@ _CALICO_SKIPPED = ("ClusterInformation", "LicenseKey")
 _GATEWAY = "gateway.networking.k8s.io"
 
 SKIPPED_SILENTLY = frozenset(
-    ["/Secret", "/ServiceAccount", "/Event", "/PersistentVolume", "/PersistentVolumeClaim", "/LimitRange", "/ResourceQuota", "/PodTemplate", "/ComponentStatus", "/Binding", "events.k8s.io/Event", "coordination.k8s.io/Lease", "coordination.k8s.io/LeaseCandidate", "apps/ControllerRevision", "scheduling.k8s.io/PriorityClass", "node.k8s.io/RuntimeClass", "extensions/PodSecurityPolicy", "certificates.k8s.io/CertificateSigningRequest", "apiregistration.k8s.io/APIService"]
+    [
+        "/Secret",
+        "/ServiceAccount",
+        "/Event",
+        "/PersistentVolume",
+        "/PersistentVolumeClaim",
+        "/LimitRange",
+        "/ResourceQuota",
+        "/PodTemplate",
+        "/ComponentStatus",
+        "/Binding",
+        "events.k8s.io/Event",
+        "coordination.k8s.io/Lease",
+        "coordination.k8s.io/LeaseCandidate",
+        "apps/ControllerRevision",
+        "scheduling.k8s.io/PriorityClass",
+        "node.k8s.io/RuntimeClass",
+        "extensions/PodSecurityPolicy",
+        "certificates.k8s.io/CertificateSigningRequest",
+        "apiregistration.k8s.io/APIService",
+    ]
 ) - {"extensions/PodSecurityPolicy"}
 SKIPPED_GROUPS = frozenset(
-    ["rbac.authorization.k8s.io", "storage.k8s.io", "admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "flowcontrol.apiserver.k8s.io", "scheduling.k8s.io", "node.k8s.io", "coordination.k8s.io", "events.k8s.io", "certificates.k8s.io", "authentication.k8s.io", "authorization.k8s.io", "metrics.k8s.io", "resource.k8s.io", "internal.apiserver.k8s.io", "storagemigration.k8s.io"]
+    [
+        "rbac.authorization.k8s.io",
+        "storage.k8s.io",
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "flowcontrol.apiserver.k8s.io",
+        "scheduling.k8s.io",
+        "node.k8s.io",
+        "coordination.k8s.io",
+        "events.k8s.io",
+        "certificates.k8s.io",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "metrics.k8s.io",
+        "resource.k8s.io",
+        "internal.apiserver.k8s.io",
+        "storagemigration.k8s.io",
+    ]
 )
 WRONG_WITHOUT = {
     "cilium.io": "Cilium's policies are not modelled: answers about the traffic they cover would be WRONG without them",

@@ -238,7 +238,7 @@ class _Loader:
         elif not metadata.get("namespace"):
             metadata["namespace"] = self.namespace
         defaults.apply(body, kind.name)
-        faults = validate(body, kind.name)
+        faults = validate(body, kind.name if not kind.stored_as else kind.key, kind.namespaced)
         if faults:
             self._refuse(place, _named(body), faults)
             return

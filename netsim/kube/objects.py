@@ -18,14 +18,14 @@ class _Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, g
     pass
 
 
-class OwnerReference(_Struct, kw_only=True):
+class OwnerReference(_Struct, frozen=True, kw_only=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
     controller: bool = False
 
 
-class Meta(_Struct, kw_only=True):
+class Meta(_Struct, frozen=True, kw_only=True):
     name: str = ""
     namespace: str = ""
     generate_name: str = ""
@@ -40,7 +40,7 @@ class Meta(_Struct, kw_only=True):
     owner_references: list[OwnerReference] = []
 
 
-class Object(_Struct, kw_only=True):
+class Object(_Struct, frozen=True, kw_only=True):
     """Base of every kind. ``kind`` and ``api_version`` are those after conversion to today's API."""
 
     kind: str
@@ -61,50 +61,50 @@ class Object(_Struct, kw_only=True):
         return self.metadata.namespace, self.metadata.name
 
 
-class Namespace(Object, kw_only=True):
+class Namespace(Object, frozen=True, kw_only=True):
     status: dict[str, Any] = {}
 
 
 # -- Node ------------------------------------------------------------------------------------------------------------
-class Taint(_Struct, kw_only=True):
+class Taint(_Struct, frozen=True, kw_only=True):
     key: str
     value: str = ""
     effect: str = ""
 
 
-class NodeSpec(_Struct, kw_only=True):
+class NodeSpec(_Struct, frozen=True, kw_only=True):
     pod_cidr: str = msgspec.field(name="podCIDR", default="")
     pod_cidrs: list[str] = msgspec.field(name="podCIDRs", default_factory=list)
     unschedulable: bool = False
     taints: list[Taint] = []
 
 
-class NodeAddress(_Struct, kw_only=True):
+class NodeAddress(_Struct, frozen=True, kw_only=True):
     type: str = ""  # InternalIP, ExternalIP, Hostname
     address: str = ""
 
 
-class Condition(_Struct, kw_only=True):
+class Condition(_Struct, frozen=True, kw_only=True):
     type: str = ""
     status: str = ""
     reason: str = ""
     last_transition_time: str | None = None
 
 
-class NodeStatus(_Struct, kw_only=True):
+class NodeStatus(_Struct, frozen=True, kw_only=True):
     addresses: list[NodeAddress] = []
     capacity: dict[str, str] = {}
     allocatable: dict[str, str] = {}
     conditions: list[Condition] = []
 
 
-class Node(Object, kw_only=True):
+class Node(Object, frozen=True, kw_only=True):
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
 
 
 # -- Pod -------------------------------------------------------------------------------------------------------------
-class ContainerPort(_Struct, kw_only=True):
+class ContainerPort(_Struct, frozen=True, kw_only=True):
     name: str = ""
     container_port: int
     host_port: int = 0
@@ -112,12 +112,12 @@ class ContainerPort(_Struct, kw_only=True):
     protocol: str = "TCP"
 
 
-class Resources(_Struct, kw_only=True):
+class Resources(_Struct, frozen=True, kw_only=True):
     requests: dict[str, str | int | float] | None = None
     limits: dict[str, str | int | float] | None = None
 
 
-class Container(_Struct, kw_only=True):
+class Container(_Struct, frozen=True, kw_only=True):
     name: str = ""
     image: str = ""
     ports: list[ContainerPort] | None = None
@@ -125,7 +125,7 @@ class Container(_Struct, kw_only=True):
     restart_policy: str | None = None  # "Always" marks a sidecar among init containers
 
 
-class PodSpec(_Struct, kw_only=True):
+class PodSpec(_Struct, frozen=True, kw_only=True):
     """``affinity``, ``tolerations`` and the like stay JSON: only the scheduler reads them."""
 
     node_name: str = ""
@@ -150,11 +150,11 @@ class PodSpec(_Struct, kw_only=True):
     overhead: dict[str, Any] | None = None
 
 
-class PodIP(_Struct, kw_only=True):
+class PodIP(_Struct, frozen=True, kw_only=True):
     ip: str = ""
 
 
-class PodStatus(_Struct, kw_only=True):
+class PodStatus(_Struct, frozen=True, kw_only=True):
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: list[PodIP] = msgspec.field(name="podIPs", default_factory=list)
@@ -162,7 +162,7 @@ class PodStatus(_Struct, kw_only=True):
     conditions: list[Condition] = []
 
 
-class Pod(Object, kw_only=True):
+class Pod(Object, frozen=True, kw_only=True):
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -182,7 +182,7 @@ class Pod(Object, kw_only=True):
 
 
 # -- Service and endpoints --------------------------------------------------------------------------------------------
-class ServicePort(_Struct, kw_only=True):
+class ServicePort(_Struct, frozen=True, kw_only=True):
     name: str = ""
     protocol: str = "TCP"
     port: int
@@ -191,7 +191,7 @@ class ServicePort(_Struct, kw_only=True):
     app_protocol: str | None = None
 
 
-class ServiceSpec(_Struct, kw_only=True):
+class ServiceSpec(_Struct, frozen=True, kw_only=True):
     type: str = "ClusterIP"
     selector: dict[str, str] | None = None
     ports: list[ServicePort] = []
@@ -214,32 +214,32 @@ class ServiceSpec(_Struct, kw_only=True):
     traffic_distribution: str | None = None
 
 
-class IngressStatus(_Struct, kw_only=True):
+class IngressStatus(_Struct, frozen=True, kw_only=True):
     ip: str = ""
     hostname: str = ""
     ip_mode: str | None = None
 
 
-class LoadBalancerStatus(_Struct, kw_only=True):
+class LoadBalancerStatus(_Struct, frozen=True, kw_only=True):
     ingress: list[IngressStatus] = []
 
 
-class ServiceStatus(_Struct, kw_only=True):
+class ServiceStatus(_Struct, frozen=True, kw_only=True):
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
-class Service(Object, kw_only=True):
+class Service(Object, frozen=True, kw_only=True):
     spec: ServiceSpec = ServiceSpec()
     status: ServiceStatus = ServiceStatus()
 
 
-class EndpointConditions(_Struct, kw_only=True):
+class EndpointConditions(_Struct, frozen=True, kw_only=True):
     ready: bool | None = None
     serving: bool | None = None
     terminating: bool | None = None
 
 
-class Endpoint(_Struct, kw_only=True):
+class Endpoint(_Struct, frozen=True, kw_only=True):
     addresses: list[str] = []
     conditions: EndpointConditions = EndpointConditions()
     hostname: str | None = None
@@ -249,32 +249,32 @@ class Endpoint(_Struct, kw_only=True):
     hints: dict[str, Any] | None = None
 
 
-class EndpointPort(_Struct, kw_only=True):
+class EndpointPort(_Struct, frozen=True, kw_only=True):
     name: str | None = None
     protocol: str | None = "TCP"
     port: int | None = None
     app_protocol: str | None = None
 
 
-class EndpointSlice(Object, kw_only=True):
+class EndpointSlice(Object, frozen=True, kw_only=True):
     address_type: str = "IPv4"
     endpoints: list[Endpoint] = []
     ports: list[EndpointPort] | None = None
 
 
-class Endpoints(Object, kw_only=True):
+class Endpoints(Object, frozen=True, kw_only=True):
     subsets: list[dict[str, Any]] | None = None
 
 
 # -- everything that stays JSON ----------------------------------------------------------------------------------------
-class Workload(Object, kw_only=True):
+class Workload(Object, frozen=True, kw_only=True):
     """Deployment, ReplicaSet, ReplicationController, StatefulSet, DaemonSet, Job, CronJob: ``spec`` is JSON."""
 
     spec: dict[str, Any] = {}
     status: dict[str, Any] = {}
 
 
-class Resource(Object, kw_only=True):
+class Resource(Object, frozen=True, kw_only=True):
     """Any other kind that netsim uses (policies, Ingress, ConfigMap, Calico resources …): ``body`` is its whole JSON."""
 
     body: dict[str, Any] = {}
