@@ -5,16 +5,16 @@ addresses lie in. Two endpoints that agree on all of these get the same answer t
 per class: 150,000 pods of a real cluster are a few thousand classes.
 
     label pair ──▶ sorted class numbers      (postings; a selector intersects them, smallest first)
-    address    ──▶ atom between neighbouring block borders ──▶ class numbers
+    address    ──▶ atom (the set of blocks that hold it) ──▶ class numbers
 
 Class numbers are ``int32`` arrays, sorted and unique; nothing here depends on the number of endpoints per class.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -81,12 +81,27 @@ class Vocabulary:
             if isinstance(port, NamedPort)
         }
         self.domains = any(isinstance(peer, DomainPeer) for peer in _peers(chosen))
-        borders: set[int] = set()
-        for peer in _peers(chosen):
-            if isinstance(peer, AddressPeer):
-                for low, high in self.ranges(peer.addresses):
-                    borders.update((low, high + 1))
-        self.borders = sorted(borders)
+        self.blocks = {self.ranges(p.addresses) for p in _peers(chosen) if isinstance(p, AddressPeer)}
+        self.borders, self._groups = self._atoms()
+
+    def _atoms(self) -> tuple[list[int], list[int]]:
+        """Borders of all blocks in order, and for each piece between two borders the number of the set of blocks that
+        hold it: pieces in the same blocks are one atom, however far apart."""
+        opening: dict[int, list[int]] = {}
+        closing: dict[int, list[int]] = {}
+        for number, ranges in enumerate(sorted(self.blocks)):
+            for low, high in ranges:
+                opening.setdefault(low, []).append(number)
+                closing.setdefault(high + 1, []).append(number)
+        borders = sorted({*opening, *closing})
+        inside: set[int] = set()
+        known: dict[frozenset[int], int] = {frozenset(): 0}
+        groups = [0]
+        for border in borders:
+            inside.difference_update(closing.get(border, ()))
+            inside.update(opening.get(border, ()))
+            groups.append(known.setdefault(frozenset(inside), len(known)))
+        return borders, groups
 
     @staticmethod
     def _keys(selectors: Iterable[Selector]) -> dict[str, frozenset[str]]:
@@ -100,8 +115,12 @@ class Vocabulary:
         return addresses.v4 if self.family is Family.IPV4 else addresses.v6
 
     def atom(self, value: int) -> int:
-        """The number of the piece between two borders that ``value`` lies in."""
-        return bisect_right(self.borders, value)
+        """The number of the set of blocks that hold the address ``value``."""
+        return self._groups[bisect_right(self.borders, value)]
+
+    def atoms(self, low: int, high: int) -> set[int]:
+        """The atoms of all addresses from ``low`` to ``high``."""
+        return set(self._groups[bisect_right(self.borders, low) : bisect_right(self.borders, high) + 1])
 
     def covers(self, other: Vocabulary) -> bool:
         """Can every question of ``other`` be answered with classes made for this vocabulary?"""
@@ -113,7 +132,7 @@ class Vocabulary:
         return (
             all(key in mine and values <= mine[key] for mine, theirs in pairs for key, values in theirs.items())
             and other.port_names <= self.port_names
-            and set(other.borders) <= set(self.borders)
+            and other.blocks <= self.blocks
             and self.domains >= other.domains
         )
 
@@ -181,11 +200,18 @@ class Classes:
         self._present = {k: np.array(v, np.int32) for k, v in present.items()}
         self._spaces = {k: np.array(v, np.int32) for k, v in spaces.items()}
         self._atoms = {k: np.array(v, np.int32) for k, v in atoms.items()}
-        self._sorted_atoms = sorted(self._atoms)
         self._nodes = np.array(nodes, np.int32)
         self._pods = np.sort(np.concatenate([_NOBODY, *self._spaces.values()])).astype(np.int32)
         self._space_labels = {name: self.examples[int(ids[0])].namespace_labels for name, ids in self._spaces.items()}
         self._scope_cache: dict[Any, Ids] = {}
+        self._spaces_cache: dict[Any, Ids] = {}
+
+    @cached_property
+    def name_groups(self) -> npt.NDArray[np.uint32]:
+        """Classes numbered by their named ports; 0 for endpoints without any."""
+        known: dict[object, int] = {(): 0}
+        numbers = (known.setdefault(key[3] if key[0] == "pod" else (), len(known)) for key in self.keys)
+        return np.fromiter(numbers, np.uint32, len(self.keys))
 
     # -- selectors ---------------------------------------------------------------------------------------------------
     def scope(self, scope: Scope) -> Ids:
@@ -201,14 +227,9 @@ class Classes:
         if scope.namespace is not None:
             parts.append(self._spaces.get(scope.namespace, _NOBODY))
         if scope.namespaces is not None:
-            wanted = list(requirements(scope.namespaces))
+            wanted = tuple(requirements(scope.namespaces))
             if wanted:
-                chosen = [
-                    self._spaces[name]
-                    for name, labels in self._space_labels.items()
-                    if all(_holds(labels, *requirement) for requirement in wanted)
-                ]
-                parts.append(np.sort(np.concatenate(chosen)) if chosen else _NOBODY)
+                parts.append(self._in_namespaces(wanted))
         excluded: list[Ids] = []
         for key, operator, values in requirements(scope.pods):
             named = [self._pairs[key, value] for value in values if (key, value) in self._pairs]
@@ -230,6 +251,18 @@ class Classes:
             found = found[~np.isin(found, ids, assume_unique=True)]
         return found
 
+    def _in_namespaces(self, wanted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> Ids:
+        """The classes in namespaces whose labels meet every requirement."""
+        found = self._spaces_cache.get(wanted)
+        if found is None:
+            chosen = [
+                self._spaces[name]
+                for name, labels in self._space_labels.items()
+                if all(_holds(labels, *requirement) for requirement in wanted)
+            ]
+            found = self._spaces_cache[wanted] = np.sort(np.concatenate(chosen)) if chosen else _NOBODY
+        return found
+
     # -- peers -------------------------------------------------------------------------------------------------------
     def peer(self, peer: Peer, action: Action) -> Ids:
         """The classes that a rule's peer means."""
@@ -244,12 +277,10 @@ class Classes:
                 return np.array(found, np.int32)
 
     def _blocks(self, addresses: AddressSet) -> Ids:
-        found: list[Ids] = []
+        wanted: set[int] = set()
         for low, high in self.vocabulary.ranges(addresses):
-            first, last = self.vocabulary.atom(low), self.vocabulary.atom(high)
-            start, end = bisect_left(self._sorted_atoms, first), bisect_right(self._sorted_atoms, last)
-            found += [self._atoms[atom] for atom in self._sorted_atoms[start:end]]
-        return _union(found)
+            wanted |= self.vocabulary.atoms(low, high)
+        return _union([self._atoms[atom] for atom in wanted if atom in self._atoms])
 
 
 def _frozen(selector: Selector | None) -> Any:

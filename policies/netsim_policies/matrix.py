@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +116,7 @@ class Matrix:
         """The row of class ``number`` as a subject: over peers' classes, which ports its side allows."""
         subject = self.classes.examples[number]
         profile = frozenset(self._selecting[direction][number])
-        rules = [ranked for ranked in self._rules(profile, direction)]
+        rules = self._rules(profile, direction)
         names: object = None
         if direction is Direction.INGRESS and any(_has_names(r.rule) for r in rules):
             names = self.classes.keys[number][3]  # the subject's own named ports take part
@@ -149,26 +150,37 @@ class Matrix:
         else:
             parts = [ids for ids in groups if ids is not None]
             touched = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int32)
-        bits = np.zeros((len(touched), len(rules) + (1 if named else 0)), np.uint32)
-        for column, ids in enumerate(groups):
-            if ids is None:
-                bits[:, column] = 1
-            else:
-                bits[np.searchsorted(touched, ids), column] = 1
-        if named:
-            bits[:, -1] = self._name_groups()
         always = [r for r, ids in zip(rules, groups, strict=True) if ids is None]
         default = self._walk(always, selected, subject if direction is Direction.INGRESS else _NOBODY)
         if not len(touched):
             return Row(default, touched, np.empty(0, np.uint32))
-        packed = np.ascontiguousarray(bits).view([("", bits.dtype)] * bits.shape[1]).ravel()
-        _, first, inverse = np.unique(packed, return_index=True, return_inverse=True)
-        ids_of = np.empty(len(first), np.uint32)
-        for place, example in enumerate(first.tolist()):
-            matching = [r for r, hit in zip(rules, bits[example], strict=False) if hit]
-            destination = subject if direction is Direction.INGRESS else self.classes.examples[int(touched[example])]
+        combinations, inverse = self._combinations(touched, groups, named)
+        ids_of = np.empty(len(combinations), np.uint32)
+        for place, example in enumerate(combinations):
+            number = int(touched[example])
+            matching = [r for r, ids in zip(rules, groups, strict=True) if ids is None or _holds(ids, number)]
+            destination = subject if direction is Direction.INGRESS else self.classes.examples[number]
             ids_of[place] = self._walk(matching, selected, destination)
-        return Row(default, touched, ids_of[inverse.ravel()])
+        return Row(default, touched, ids_of[inverse])
+
+    def _combinations(
+        self, touched: Ids, groups: list[Ids | None], named: bool
+    ) -> tuple[list[int], npt.NDArray[np.intp]]:
+        """Places in ``touched`` that match the same rules share a combination: (an example of each, which one each is).
+
+        The rules that match are bits of 64-bit words; words after the first refine the numbering of those before."""
+        numbering = self.classes.name_groups.astype(np.uint64) if named else np.zeros(len(touched), np.uint64)
+        peers = [ids for ids in groups if ids is not None]
+        for start in range(0, max(len(peers), 1), _WORD):
+            word = np.zeros(len(touched), np.uint64)
+            for bit, ids in enumerate(peers[start : start + _WORD]):
+                word[np.searchsorted(touched, ids)] |= np.uint64(1 << bit)
+            _, inverse = np.unique(word | (numbering << np.uint64(_WORD)), return_inverse=True)
+            numbering = inverse.astype(np.uint64)
+        count = int(numbering.max()) + 1
+        example = np.empty(count, np.int64)
+        example[numbering.astype(np.intp)] = np.arange(len(touched))
+        return example.tolist(), numbering.astype(np.intp)
 
     def _peer_ids(self, rule: Rule) -> Ids:
         held = self._peers.get(id(rule))
@@ -177,12 +189,6 @@ class Matrix:
             ids = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
             held = self._peers[id(rule)] = (rule, ids)
         return held[1]
-
-    def _name_groups(self) -> npt.NDArray[np.uint32]:
-        """Classes numbered by their named ports; 0 for endpoints without any."""
-        known: dict[object, int] = {(): 0}
-        numbers = (known.setdefault(key[3] if key[0] == "pod" else (), len(known)) for key in self.classes.keys)
-        return np.fromiter(numbers, np.uint32, len(self.classes))
 
     def _walk(self, rules: Sequence[_Ranked], selected: set[int], destination: Endpoint) -> int:
         """The ports that one side allows when exactly ``rules`` match the peer: first match wins, tier by tier."""
@@ -230,15 +236,16 @@ class Matrix:
         egress = self.port_sets[self.row(source, Direction.EGRESS).at(destination)]
         return egress & self.port_sets[self.row(destination, Direction.INGRESS).at(source)] if egress else egress
 
-    def cells(self) -> npt.NDArray[np.uint32]:
+    def cells(self) -> npt.NDArray[np.unsignedinteger[Any]]:
         """The class matrix: ``port_sets[cells[s, d]]`` is what class s may reach on class d.
 
-        shape (classes, classes), dtype uint32; built with a numba kernel (``combine``)."""
+        shape (classes, classes), dtype uint16, or uint32 beyond 65,535 distinct port sets; built with a numba kernel (``combine``)."""
         from netsim_policies.combine import combine
 
         return combine(self)
 
 
+_WORD = 40  # bits of rules a round; the numbering so far goes above them
 _NOBODY = Endpoint(kind=EndpointKind.EXTERNAL, name="")
 
 
@@ -248,3 +255,8 @@ def _key(policy: Policy) -> Key:
 
 def _has_names(rule: Rule) -> bool:
     return any(isinstance(port, NamedPort) for port in rule.ports or ())
+
+
+def _holds(ids: Ids, number: int) -> bool:
+    place = int(np.searchsorted(ids, number))
+    return place < len(ids) and int(ids[place]) == number
