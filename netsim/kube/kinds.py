@@ -20,10 +20,10 @@ class Kind:
         return self.stored_as or self.name
 
 
-def _kinds(current: str, names: str, *, namespaced: bool = True, **removed: str) -> dict[tuple[str, str], Kind]:
-    versions = {
-        f"{group_version.replace('__', '/').replace('_', '.')}": release for group_version, release in removed.items()
-    }
+def _kinds(
+    current: str, names: str, *, removed: dict[str, str] | None = None, namespaced: bool = True
+) -> dict[tuple[str, str], Kind]:
+    versions = removed or {}
     group = group_of(current)
     found: dict[tuple[str, str], Kind] = {}
     for name in names.split():
@@ -39,34 +39,26 @@ def group_of(api_version: str) -> str:
     return group if slash else ""
 
 
-_OLD_APPS = {"extensions__v1beta1": "1.16", "apps__v1beta2": "1.16"}
+_NETWORKING, _DISCOVERY = "networking.k8s.io", "discovery.k8s.io"
+_OLD_APPS = {"extensions/v1beta1": "1.16", "apps/v1beta2": "1.16"}
+_OLD_INGRESS = {"extensions/v1beta1": "1.22", f"{_NETWORKING}/v1beta1": "1.22"}
+_OLD_CIDR = {f"{_NETWORKING}/v1alpha1": "1.31", f"{_NETWORKING}/v1beta1": "1.37"}
+_OLD_HPA = {"autoscaling/v2beta1": "1.25", "autoscaling/v2beta2": "1.26", "autoscaling/v1": ""}  # v1 is still served
 USED: dict[tuple[str, str], Kind] = {
     **_kinds("v1", "Namespace Node", namespaced=False),
     **_kinds("v1", "Pod Service Endpoints ReplicationController ConfigMap"),
-    **_kinds("apps/v1", "ReplicaSet DaemonSet", **_OLD_APPS),
-    **_kinds("apps/v1", "Deployment", **_OLD_APPS, apps__v1beta1="1.16"),
-    **_kinds("apps/v1", "StatefulSet", apps__v1beta1="1.16", apps__v1beta2="1.16"),
+    **_kinds("apps/v1", "ReplicaSet DaemonSet", _OLD_APPS),
+    **_kinds("apps/v1", "Deployment", {**_OLD_APPS, "apps/v1beta1": "1.16"}),
+    **_kinds("apps/v1", "StatefulSet", {"apps/v1beta1": "1.16", "apps/v1beta2": "1.16"}),
     **_kinds("batch/v1", "Job"),
-    **_kinds("batch/v1", "CronJob", batch__v1beta1="1.25", batch__v2alpha1="1.21"),
-    **_kinds("discovery.k8s.io/v1", "EndpointSlice", discovery_k8s_io__v1beta1="1.25"),
-    **_kinds("networking.k8s.io/v1", "Ingress", extensions__v1beta1="1.22", networking_k8s_io__v1beta1="1.22"),
-    **_kinds("networking.k8s.io/v1", "IngressClass", namespaced=False, networking_k8s_io__v1beta1="1.22"),
-    **_kinds("networking.k8s.io/v1", "NetworkPolicy", extensions__v1beta1="1.16"),
-    **_kinds(
-        "networking.k8s.io/v1",
-        "ServiceCIDR IPAddress",
-        namespaced=False,
-        networking_k8s_io__v1alpha1="1.31",
-        networking_k8s_io__v1beta1="1.37",
-    ),
-    **_kinds("policy/v1", "PodDisruptionBudget", policy__v1beta1="1.25"),
-    **_kinds(
-        "autoscaling/v2",
-        "HorizontalPodAutoscaler",
-        autoscaling__v2beta1="1.25",
-        autoscaling__v2beta2="1.26",
-        autoscaling__v1="",
-    ),
+    **_kinds("batch/v1", "CronJob", {"batch/v1beta1": "1.25", "batch/v2alpha1": "1.21"}),
+    **_kinds(f"{_DISCOVERY}/v1", "EndpointSlice", {f"{_DISCOVERY}/v1beta1": "1.25"}),
+    **_kinds(f"{_NETWORKING}/v1", "Ingress", _OLD_INGRESS),
+    **_kinds(f"{_NETWORKING}/v1", "IngressClass", {f"{_NETWORKING}/v1beta1": "1.22"}, namespaced=False),
+    **_kinds(f"{_NETWORKING}/v1", "NetworkPolicy", {"extensions/v1beta1": "1.16"}),
+    **_kinds(f"{_NETWORKING}/v1", "ServiceCIDR IPAddress", _OLD_CIDR, namespaced=False),
+    **_kinds("policy/v1", "PodDisruptionBudget", {"policy/v1beta1": "1.25"}),
+    **_kinds("autoscaling/v2", "HorizontalPodAutoscaler", _OLD_HPA),
 }
 
 # Groups whose every kind is kept as it is; their own modules read them.
@@ -76,50 +68,19 @@ _CALICO_NAMESPACED = ("NetworkPolicy", "NetworkSet", "StagedNetworkPolicy", "Sta
 _CALICO_SKIPPED = ("ClusterInformation", "LicenseKey")
 _GATEWAY = "gateway.networking.k8s.io"
 
-SKIPPED_SILENTLY = frozenset(
-    [
-        "/Secret",
-        "/ServiceAccount",
-        "/Event",
-        "/PersistentVolume",
-        "/PersistentVolumeClaim",
-        "/LimitRange",
-        "/ResourceQuota",
-        "/PodTemplate",
-        "/ComponentStatus",
-        "/Binding",
-        "events.k8s.io/Event",
-        "coordination.k8s.io/Lease",
-        "coordination.k8s.io/LeaseCandidate",
-        "apps/ControllerRevision",
-        "scheduling.k8s.io/PriorityClass",
-        "node.k8s.io/RuntimeClass",
-        "extensions/PodSecurityPolicy",
-        "certificates.k8s.io/CertificateSigningRequest",
-        "apiregistration.k8s.io/APIService",
-    ]
-) - {"extensions/PodSecurityPolicy"}
-SKIPPED_GROUPS = frozenset(
-    [
-        "rbac.authorization.k8s.io",
-        "storage.k8s.io",
-        "admissionregistration.k8s.io",
-        "apiextensions.k8s.io",
-        "apiregistration.k8s.io",
-        "flowcontrol.apiserver.k8s.io",
-        "scheduling.k8s.io",
-        "node.k8s.io",
-        "coordination.k8s.io",
-        "events.k8s.io",
-        "certificates.k8s.io",
-        "authentication.k8s.io",
-        "authorization.k8s.io",
-        "metrics.k8s.io",
-        "resource.k8s.io",
-        "internal.apiserver.k8s.io",
-        "storagemigration.k8s.io",
-    ]
-)
+# group/Kind
+_SILENT = """
+    /Secret /ServiceAccount /Event /PersistentVolume /PersistentVolumeClaim /LimitRange /ResourceQuota /PodTemplate
+    /ComponentStatus /Binding apps/ControllerRevision
+"""
+_SILENT_GROUPS = """
+    rbac.authorization.k8s.io storage.k8s.io admissionregistration.k8s.io apiextensions.k8s.io apiregistration.k8s.io
+    flowcontrol.apiserver.k8s.io scheduling.k8s.io node.k8s.io coordination.k8s.io events.k8s.io certificates.k8s.io
+    authentication.k8s.io authorization.k8s.io metrics.k8s.io resource.k8s.io internal.apiserver.k8s.io
+    storagemigration.k8s.io
+"""
+SKIPPED_SILENTLY = frozenset(_SILENT.split())
+SKIPPED_GROUPS = frozenset(_SILENT_GROUPS.split())
 WRONG_WITHOUT = {
     "cilium.io": "Cilium's policies are not modelled: answers about the traffic they cover would be WRONG without them",
     "crd.antrea.io": "Antrea's policies are not modelled: answers about the traffic they cover would be WRONG without them",

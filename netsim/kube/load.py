@@ -26,6 +26,7 @@ from netsim.kube.validate import validate
 
 Json = dict[str, Any]
 Progress = Callable[[str, int], None]
+_NAME_SIGNS = "bcdfghjklmnpqrstvwxz2456789"
 _INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -71,7 +72,7 @@ def load(
 
 
 def store(loaded: Loaded) -> Store:
-    """A store that holds ``loaded``."""
+    """A store that holds ``loaded`` (in which no two objects share kind, namespace and name)."""
     result = Store()
     for item in loaded.objects:
         result.put(item)
@@ -94,6 +95,7 @@ class _Loader:
         self.result = Loaded()
         self.seen: dict[tuple[str, str, str], int] = {}
         self.said: dict[str, int] = {}  # note → how often
+        self.generated = 0
         self.file = text.File("", b"")
         self.lines: dict[tuple[int, tuple[str | int, ...]], int] | None = None
 
@@ -237,8 +239,10 @@ class _Loader:
             metadata.pop("namespace", None)
         elif not metadata.get("namespace"):
             metadata["namespace"] = self.namespace
-        defaults.apply(body, kind.name)
-        faults = validate(body, kind.name if not kind.stored_as else kind.key, kind.namespaced)
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = self._generated(metadata)
+        defaults.apply(body, kind.key)
+        faults = validate(body, kind.key, kind.namespaced)
         if faults:
             self._refuse(place, _named(body), faults)
             return
@@ -247,7 +251,26 @@ class _Loader:
         self._keep(_built(body, kind, place.source))
 
     def _keep(self, item: Object) -> None:
-        self.result.objects.append(item)
+        key = (item.kind, item.metadata.namespace, item.metadata.name)
+        held = self.result.objects
+        before = self.seen.get(key)
+        if before is None:
+            self.seen[key] = len(held)
+            held.append(item)
+            return
+        # as with kubectl apply, the later one wins; unlike it, not without a word
+        old = held[before]
+        held[before] = item
+        self._say(f'{item.kind} "{item.name}" is given twice: {item.source} replaces {old.source}')
+
+    def _generated(self, metadata: Json) -> str:
+        """The name a server would make of generateName: five random signs there, a running number's here."""
+        number = self.generated = self.generated + 1
+        base, signs = metadata["generateName"][:58], ""
+        for _ in range(5):
+            number, digit = divmod(number, len(_NAME_SIGNS))
+            signs = _NAME_SIGNS[digit] + signs
+        return f"{base}{signs}"
 
     # -- complaints ----------------------------------------------------------------------------------------------------
     def _refuse(self, place: _Place, named: str, faults: Sequence[Fault]) -> None:

@@ -64,7 +64,7 @@ def _holds(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         return key not in labels
     if operator in ("Gt", "Lt"):
         # Both sides must be 64-bit integers in Go's ParseInt form; anything else simply does not match.
-        have, want = _integer(labels.get(key)), _integer(values[0] if len(values) == 1 else None)
+        have, want = _integer(labels.get(key)), _integer(next(iter(values), None) if len(values) == 1 else None)
         if have is None or want is None:
             return False
         return have > want if operator == "Gt" else have < want

@@ -11,12 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from yaml import cyaml
+import yaml.cyaml
 
 from netsim.errors import Problem, Source
 
@@ -95,11 +95,17 @@ def _syntax_problem(name: str, first_line: int, error: yaml.YAMLError) -> Proble
     return Problem(f"error converting YAML to JSON: yaml: {text}", Source(name, line))
 
 
+def _event_source(text: str) -> Callable[[], Any]:
+    parser: Any = yaml.cyaml.CParser(text)  # type: ignore[attr-defined]
+    next_event: Callable[[], Any] = parser.get_event
+    return next_event
+
+
 class _Builder:
     """One chunk's events turned into JSON data."""
 
     def __init__(self, text: str, first_line: int, positions: list[tuple[Path, int]] | None = None) -> None:
-        self.next = cyaml.CParser(text).get_event
+        self.next = _event_source(text)
         self.offset = first_line
         self.positions = positions
         self.anchors: dict[str, tuple[Any, int]] = {}
@@ -134,7 +140,6 @@ class _Builder:
             return self._alias(event)
         if depth >= MAX_DEPTH:
             raise _Refused(event.start_mark.line + self.offset, f"nested deeper than {MAX_DEPTH} levels")
-        before = self.aliased
         if event.anchor is not None:
             self.anchors.pop(event.anchor, None)
         if kind is yaml.MappingStartEvent:
@@ -142,7 +147,7 @@ class _Builder:
         else:
             value = self._sequence(depth, path, item_lines if path == ("items",) else None)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, _size(value) if self.aliased == before else _size(value))
+            self.anchors[event.anchor] = (value, _size(value))
         return value
 
     def _sequence(self, depth: int, path: Path, item_lines: list[int] | None) -> list[Any]:

@@ -36,7 +36,7 @@ def metadata(faults: Faults, meta: Json, namespaced: bool, name_rule: Callable[[
     if "labels" in meta:
         labels(faults, meta["labels"], "metadata.labels")
     if "annotations" in meta:
-        annotations(faults, meta["annotations"], "metadata.annotations")
+        annotation_map(faults, meta["annotations"], "metadata.annotations")
     if "ownerReferences" in meta:
         _owners(faults, meta["ownerReferences"])
     for index, finalizer in enumerate(meta.get("finalizers") or ()):
@@ -57,7 +57,7 @@ def labels(faults: Faults, found: Json, path: str) -> None:
         faults.all_invalid(path, value, names.label_value(value), f"{path}[{key}]")
 
 
-def annotations(faults: Faults, found: Json, path: str) -> None:
+def annotation_map(faults: Faults, found: Json, path: str) -> None:
     size = 0
     for key, value in found.items():
         wrong = names.qualified(key.lower())

@@ -28,7 +28,7 @@ def template(faults: Faults, found: Json, path: str) -> None:
     if "labels" in metadata:
         meta.labels(faults, metadata["labels"], f"{path}.labels")
     if "annotations" in metadata:
-        meta.annotations(faults, metadata["annotations"], f"{path}.annotations")
+        meta.annotation_map(faults, metadata["annotations"], f"{path}.annotations")
     pod_spec(faults, found.get("spec") or {}, f"{path}.spec", in_template=True)
 
 

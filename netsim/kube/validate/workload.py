@@ -165,7 +165,7 @@ def cron_job_name(name: str) -> names.Wrong:
     return names.subdomain(name) + too_long
 
 
-_CRON_WORDS = [
+_CRON_WORDS = frozenset("jan-feb-mar-apr-may-jun-jul-aug-sep-oct-nov-dec-sun-mon-tue-wed-thu-fri-sat".split("-"))  # noqa: SIM905
     "jan",
     "feb",
     "mar",
