@@ -184,3 +184,10 @@ def test_detectors(body: dict[str, Any], four: str | None, six: str | None) -> N
     config = read_config(held)
     found = [detector_for(held, config, "n1", family) for family in Family]
     assert [d.iptables if d else None for d in found] == [four, six]
+
+
+def test_a_node_may_go_by_another_name() -> None:
+    zoned = node("n2", "172.18.0.4", labels={"topology.kubernetes.io/zone": "a"})
+    held = cluster(node("n1", "172.18.0.3"), zoned, config={"hostnameOverride": " N2 "})
+    view = node_view(held, read_config(held), "n1", Family.IPV4)
+    assert (view.name, view.zone, view.primary) == ("n2", "a", ip("172.18.0.4"))

@@ -291,7 +291,8 @@ def test_health_checks_are_tcp_and_on_every_node() -> None:
     ],
 )
 def test_the_tail_of_the_services_chain(config: dict[str, Any], family: Family, tail: list[str]) -> None:
-    start = '-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" '
+    text = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
+    start = f'-A KUBE-SERVICES -m comment --comment "{text}" '
     lines = starting(document(web(config=config), family=family), "-A KUBE-SERVICES")
     found = [line.removeprefix(start).removesuffix(" -j KUBE-NODEPORTS") for line in lines if line.startswith(start)]
     assert found == tail
