@@ -21,7 +21,7 @@ class Kind:
 
 
 def _kinds(
-    current: str, names: str, *, removed: dict[str, str] | None = None, namespaced: bool = True
+    current: str, names: str, removed: dict[str, str] | None = None, namespaced: bool = True
 ) -> dict[tuple[str, str], Kind]:
     versions = removed or {}
     group = group_of(current)

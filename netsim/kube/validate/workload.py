@@ -165,27 +165,8 @@ def cron_job_name(name: str) -> names.Wrong:
     return names.subdomain(name) + too_long
 
 
-_CRON_WORDS = frozenset("jan-feb-mar-apr-may-jun-jul-aug-sep-oct-nov-dec-sun-mon-tue-wed-thu-fri-sat".split("-"))  # noqa: SIM905
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "may",
-    "jun",
-    "jul",
-    "aug",
-    "sep",
-    "oct",
-    "nov",
-    "dec",
-    "sun",
-    "mon",
-    "tue",
-    "wed",
-    "thu",
-    "fri",
-    "sat",
-]
+_CRON_NAMED = "jan feb mar apr may jun jul aug sep oct nov dec sun mon tue wed thu fri sat"
+_CRON_WORDS = frozenset(_CRON_NAMED.split())
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _CRON_ITEM = re.compile(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/(\d+))?", re.ASCII)
 _CRON_NAMES = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
