@@ -106,15 +106,16 @@ def find_document(cluster: Cluster) -> Document | None:
     text = cluster.config_map("kube-system", "kube-proxy").get("config.conf")
     if text is None:
         raise InputError([Problem("the key config.conf is missing", source, name, "data")])
-    import yaml  # only where a ConfigMap has to be read
+    from netsim.kube import yaml_reader  # only where a ConfigMap has to be read
 
-    try:
-        body = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError([Problem(f"not a YAML document: {error}", source, name, 'data["config.conf"]')]) from None
-    if not isinstance(body, dict):
-        raise InputError([Problem("not a KubeProxyConfiguration", source, name, 'data["config.conf"]')])
-    return Document(body, name, source)
+    field, found = 'data["config.conf"]', list(yaml_reader.read("config.conf", text))
+    problems = [p for p in found if isinstance(p, Problem)]
+    if problems:
+        raise InputError([Problem(f"{p.source}: {p.text}", source, name, field) for p in problems])
+    bodies = [d.value for d in found if isinstance(d, yaml_reader.Document)]
+    if len(bodies) != 1 or not isinstance(bodies[0], dict):
+        raise InputError([Problem("not a KubeProxyConfiguration", source, name, field)])
+    return Document(bodies[0], name, source)
 
 
 def read_config(cluster: Cluster) -> ProxyConfig:

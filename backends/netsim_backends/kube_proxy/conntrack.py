@@ -22,7 +22,7 @@ class UdpTargets:
     by_node_port: Mapping[int, frozenset[str]]
 
     def is_stale(self, destination: str, port: int, replies_from: str) -> bool:
-        """Is a UDP entry to be deleted, whose original tuple goes to ``destination``:``port``, answered by ``replies_from``?"""
+        """Is the UDP entry to be deleted that was sent to ``destination``:``port`` and is answered by ``replies_from``?"""
         for serving in (self.by_address.get(destination), self.by_node_port.get(port)):
             if serving is not None and replies_from not in serving:
                 return True
