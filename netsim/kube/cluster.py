@@ -17,7 +17,8 @@ class Settings:
 
     ``pod_cidrs``/``service_cidrs``: one per family, primary first. ``proxy``/``cni``: overrides of what the input says
     (``--proxy``, ``--cni TYPE[:MODE]``). ``proxy_config``: KubeProxyConfiguration as JSON; ``network_config``: flannel's
-    net-conf.json; both as found in the input's ConfigMaps or bare documents, {} when absent.
+    net-conf.json; both as found in the input's ConfigMaps or bare documents, {} when absent. ``nodes``: how many
+    nodes to supply when the input has none (0: three).
     """
 
     pod_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
@@ -30,6 +31,7 @@ class Settings:
     cni: str | None = None
     proxy_config: dict[str, Any] = field(default_factory=dict)
     network_config: dict[str, Any] = field(default_factory=dict)
+    nodes: int = 0
 
 
 @dataclass
