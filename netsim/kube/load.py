@@ -331,6 +331,7 @@ def _named(body: Any) -> str:
     metadata = body.get("metadata")
     name = metadata.get("name", "") if isinstance(metadata, dict) else ""
     kind = body.get("kind")
+    name = name if isinstance(name, str) else ""
     if not name and not kind:
         return ""
     return f"{kind if isinstance(kind, str) and kind else 'object'} {json.dumps(name, ensure_ascii=False)}"
