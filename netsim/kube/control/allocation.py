@@ -30,7 +30,7 @@ class Full(Exception):
 
 
 class Pool:
-    """Numbers ``first`` to ``first + size - 1`` in two bands: the lower ``static`` one is only used when the other is full."""
+    """Numbers from ``first`` in two bands: the lower, of ``static`` numbers, is used when the other is full."""
 
     def __init__(self, first: int, size: int, static: int) -> None:
         self.first, self.size, self.static = first, size, static
@@ -222,8 +222,8 @@ class _Allocator:
         if draft.wants_check_port and draft.check_port:
             told = self._port_fault(draft.check_port, draft.stored)
             if told:
-                text = f"Internal error occurred: failed to allocate requested HealthCheck NodePort {draft.check_port}: {told}"
-                self._refuse(draft, "", text)
+                text = f"failed to allocate requested HealthCheck NodePort {draft.check_port}: {told}"
+                self._refuse(draft, "", f"Internal error occurred: {text}")
             self.ports.used.add(draft.check_port)
 
     def _take_address(self, draft: _Draft, text: str) -> None:

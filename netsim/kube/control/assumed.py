@@ -20,7 +20,9 @@ def supply_endpoint_pods(store: Store, notes: list[str]) -> None:
     missing: dict[str, tuple[str, str]] = {}
     for item in store.typed("EndpointSlice", EndpointSlice):
         for endpoint in item.endpoints:
-            if endpoint.node_name not in held or (endpoint.conditions.ready is False and not endpoint.conditions.serving):
+            if endpoint.node_name not in held or (
+                endpoint.conditions.ready is False and not endpoint.conditions.serving
+            ):
                 continue
             for address in endpoint.addresses if item.address_type in ("IPv4", "IPv6") else ():
                 if address not in known:

@@ -104,7 +104,7 @@ class _Blocks:
         self._cursor = 0
 
     def occupy(self, taken: IPNetwork) -> None:
-        if taken.version != self.cluster.version or not taken.overlaps(self.cluster):  # type: ignore[arg-type]
+        if taken.version != self.cluster.version or not taken.overlaps(self.cluster):
             return
         base = int(self.cluster.network_address)
         first = max(0, (int(taken.network_address) - base) >> self._shift)

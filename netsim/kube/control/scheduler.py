@@ -50,6 +50,7 @@ class Scheduler:
         self.scorer = Scorer(self)
         self._store = store
         self._profiles: dict[object, Profile] = {}
+        self._static: dict[tuple[int, int, int], dict[str, str]] = {}
         self._start = 0
         self._services: dict[str, list[Service]] = {}
         for service in store.typed("Service", Service):
@@ -66,9 +67,10 @@ class Scheduler:
         reasons: Tally[str] = Tally()
         feasible: list[Node] = []
         wanted, seen = self._enough(), 0
-        count = len(self.order)
+        order = self._candidates(pod)
+        count = len(order)
         for step in range(count):
-            node = self.order[(self._start + step) % count]
+            node = order[(self._start + step) % count]
             seen += 1
             reason = self._reason(profile, pod, node)
             if reason:
@@ -77,13 +79,25 @@ class Scheduler:
             feasible.append(node)
             if len(feasible) >= wanted:
                 break
-        if count:
+        if order is self.order and count:
             self._start = (self._start + seen) % count
         if not feasible:
-            return "", _message(count, reasons)
+            skipped = len(self.order) - count
+            if skipped:
+                reasons["node(s) didn't satisfy plugin(s) [NodeAffinity]"] += skipped
+            return "", _message(len(self.order), reasons)
         best = self.scorer.best(profile, pod, feasible)
         self._occupy(pod, best, profile)
         return best.name, ""
+
+    def _candidates(self, pod: Pod) -> Sequence[Node]:
+        """Every node, or those that a DaemonSet's pod names (NodeAffinity's PreFilter)."""
+        affinity = (pod.spec.affinity or {}).get("nodeAffinity") or {}
+        terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
+        if not terms or not all(term.get("matchFields") for term in terms):
+            return self.order
+        names = {value for term in terms for field in term["matchFields"] for value in field.get("values") or ()}
+        return [self.nodes[name] for name in sorted(names) if name in self.nodes]
 
     # -- filters -------------------------------------------------------------------------------------------------------
     def _reason(self, profile: Profile, pod: Pod, node: Node) -> str:
@@ -115,12 +129,9 @@ class Scheduler:
         self.affinities.place(pod, node)
 
     def _profile(self, pod: Pod) -> Profile:
-        owner = pod.metadata.owner_references[:1]
-        labels = tuple(sorted(pod.metadata.labels.items()))
-        own = ("statefulset.kubernetes.io/pod-name", "apps.kubernetes.io/pod-index")
-        # A DaemonSet's pods differ in their affinity, a StatefulSet's in two labels no sensible selector asks for: a
-        # profile is per spec object and label set, which the pods of a ReplicaSet share.
-        key = (pod.namespace, id(pod.spec), labels, owner[0].name if owner else "", own)
+        spec, owner = pod.spec, pod.metadata.owner_references[:1]
+        # Pods that a controller makes of one template share the objects of its spec, which the store keeps alive.
+        key = (pod.namespace, id(spec), tuple(sorted(pod.metadata.labels.items())), owner[0].name if owner else "")
         profile = self._profiles.get(key)
         if profile is None:
             selector = default_selector(self._store, self._services.get(pod.namespace, ()), pod)
@@ -129,6 +140,7 @@ class Scheduler:
                 ports=ports_of(pod.spec),
                 spread=Spread(pod, self, selector),
                 terms=self.affinities.terms(pod),
+                static=self._static.setdefault((id(spec.node_selector), id(spec.affinity), id(spec.tolerations)), {}),
             )
             self._profiles[key] = profile
         return profile

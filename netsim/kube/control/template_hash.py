@@ -69,7 +69,7 @@ class _Printer:
             # Storage is protobuf, which does not tell an empty list or map from none.
             return f"[{' '.join(self._item(go_type[2:], package, item) for item in value)}]" if value else "<nil>"
         if go_type.startswith("map["):
-            key, _, item = go_type[4:].partition("]")
+            item = go_type[4:].partition("]")[2]
             if not value:
                 return "<nil>"
             pairs = (f"{key}:{self._item(item, package, value[key])}" for key in sorted(value))
