@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import sys
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -13,9 +11,7 @@ from hypothesis import strategies as st
 from netsim.kube import selectors
 from netsim.kube.cluster import Settings
 from netsim.kube.control import placement, run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from control_clusters import addresses, contents, node, service, store_of, workload
+from tests.support.control_clusters import addresses, contents, node, service, store_of, workload
 
 APPS = ("a", "b", "c")
 apps = st.sampled_from(APPS)
