@@ -8,10 +8,10 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netsim.linux.netfilter.text import print_save
 
 from netsim.kube.cluster import Cluster
 from netsim.linux.builder import NamespaceBuilder
+from netsim.linux.netfilter.text import print_save
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IptablesBackend, restore_document
 from netsim_backends.kube_proxy.iptables_fixed import DOCUMENT_CHAINS, write_hooks
@@ -50,12 +50,12 @@ def check(held: Cluster, node: str, family: Family, variant: str) -> None:
         for chain in chains:
             before.tables(family).chain(table, chain)
     write_hooks(before, family, martians=plugin.proxiers[family].localhost_node_ports)
-    prepared = print_save(before.build().rulesets[family])
+    prepared = "".join(print_save(before.build().rulesets[family]))
     document = "".join(f"{line}\n" for line in restore_document(plugin, node, family))
 
     builder = NamespaceBuilder(f"node/{node}", node)
     plugin.build_node(node, builder)
-    model = print_save(builder.build().rulesets[family])
+    model = "".join(print_save(builder.build().rulesets[family]))
     assert by_table(in_kernel(variant, family, prepared, document)) == by_table(model)
 
 

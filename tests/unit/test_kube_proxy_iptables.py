@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from netsim.linux.netfilter.text import print_save
 
 from netsim.kube.cluster import Cluster
 from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.netfilter.rule import Chain
+from netsim.linux.netfilter.text import print_save
 from netsim.linux.network import Namespace
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IPTABLES, IptablesBackend, restore_document
@@ -70,7 +70,7 @@ def namespace(held: Cluster, backend: IptablesBackend = IPTABLES) -> Namespace:
 
 
 def saved(held: Cluster, table: str, family: Family = Family.IPV4) -> list[str]:
-    text = print_save(namespace(held).rulesets[family])
+    text = "".join(print_save(namespace(held).rulesets[family]))
     return text.split(f"*{table}\n")[1].split("COMMIT")[0].splitlines()
 
 

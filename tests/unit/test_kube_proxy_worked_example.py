@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from netsim.linux.netfilter.text import print_save
-
 from netsim.linux.builder import NamespaceBuilder
+from netsim.linux.netfilter.text import print_save
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IPTABLES, restore_document
 from tests.support.kube_proxy_clusters import UNDERLAY, demo
@@ -25,7 +24,7 @@ def test_restore_document() -> None:
 def test_save_form() -> None:
     builder = NamespaceBuilder("node/worker-1", "worker-1")
     IPTABLES.configure(demo(), None, UNDERLAY).build_node("worker-1", builder)
-    saved = print_save(builder.build().rulesets[Family.IPV4])
+    saved = "".join(print_save(builder.build().rulesets[Family.IPV4]))
     kept = [line for line in saved.splitlines() if not line.startswith("#") and not NOT_KUBE_PROXYS.match(line)]
     tables = {block.splitlines()[0]: block for block in re.findall(r"\*.*?COMMIT", "\n".join(kept), re.S)}
     expected = re.findall(r"\*.*?COMMIT", (GOLDEN / "demo.save").read_text(), re.S)

@@ -19,7 +19,18 @@ from netsim.linux.provenance import Provenance
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import names
 from netsim_backends.kube_proxy.endpoints import Choice, Endpoint
-from netsim_backends.kube_proxy.iptables_line import Line, Part, comment, jump, option, source, towards
+from netsim_backends.kube_proxy.iptables_line import (
+    Line,
+    Part,
+    comment,
+    dnat,
+    jump,
+    option,
+    remember,
+    remembered,
+    source,
+    towards,
+)
 from netsim_backends.kube_proxy.local_traffic import LocalDetector
 from netsim_backends.kube_proxy.service_ports import ServicePort
 
@@ -274,7 +285,7 @@ def balancing(port: ServicePort, dialect: Dialect, chain: str, endpoints: Sequen
         targets.append((target, text, endpoint_provenance(port, endpoint)))
     if port.affinity is not None:
         for target, text, because in targets:
-            recent = option(f"-m recent --name {target} --rcheck --seconds {port.affinity} --reap", family)
+            recent = remembered(target, port.affinity, family)
             yield Line("nat", chain, (*text, recent, jump(target)), because)
     for left, (target, text, because) in zip(range(len(targets), 0, -1), targets):
         draw = (option(f"-m statistic --mode random --probability {1 / left:.10f}", family),) if left > 1 else ()
@@ -288,9 +299,8 @@ def endpoint_lines(port: ServicePort, dialect: Dialect, endpoint: Endpoint) -> I
     text = (comment(port.name, family),) if dialect.endpoint_comments else ()
     because = endpoint_provenance(port, endpoint)
     yield Line("nat", chain, (*text, source(endpoint.ip), jump(MARK_MASQ)), because)
-    recent = (option(f"-m recent --name {chain} --set", family),) if port.affinity is not None else ()
-    dnat = option(f"-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint.name}", family)
-    yield Line("nat", chain, (*text, *recent, dnat), because)
+    recent = (remember(chain, family),) if port.affinity is not None else ()
+    yield Line("nat", chain, (*text, *recent, dnat(protocol, endpoint.name, family)), because)
 
 
 def endpoint_provenance(port: ServicePort, endpoint: Endpoint) -> Provenance:
