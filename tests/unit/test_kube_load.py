@@ -59,7 +59,12 @@ status: {phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: "Tr
 """,
         "Pod",
     )
-    assert (pod.metadata.uid, pod.metadata.owner_references[0].uid, pod.ips, pod.ready) == ("u-1", "u", ["10.0.0.1"], True)
+    assert (pod.metadata.uid, pod.metadata.owner_references[0].uid, pod.ips, pod.ready) == (
+        "u-1",
+        "u",
+        ["10.0.0.1"],
+        True,
+    )
     assert pod.spec.containers[0].ports is not None
     assert pod.spec.containers[0].ports[0].host_port == 80
     assert pod.metadata.creation_timestamp is None
@@ -89,12 +94,17 @@ spec:
     assert container["readinessProbe"]["httpGet"] == {"port": 80, "path": "/", "scheme": "HTTP"}
     assert container["readinessProbe"]["failureThreshold"] == 3
     assert spec["volumes"][0]["configMap"]["defaultMode"] == 420
-    assert (spec["schedulerName"], spec["securityContext"], "enableServiceLinks" in spec) == ("default-scheduler", {}, False)
+    assert (spec["schedulerName"], spec["securityContext"], "enableServiceLinks" in spec) == (
+        "default-scheduler",
+        {},
+        False,
+    )
     assert deployment.spec["strategy"]["rollingUpdate"] == {"maxUnavailable": "25%", "maxSurge": "25%"}
 
 
 @pytest.mark.parametrize(
-    ("version", "strategy"), [("extensions/v1beta1", 1), ("apps/v1beta1", "25%"), ("apps/v1", None), ("apps/v1beta2", None)]
+    ("version", "strategy"),
+    [("extensions/v1beta1", 1), ("apps/v1beta1", "25%"), ("apps/v1", None), ("apps/v1beta2", None)],
 )
 def test_old_deployments(version: str, strategy: int | str | None) -> None:
     text = f"""
@@ -147,7 +157,11 @@ endpoints:
 
 def test_policy_types_get_egress_only_with_a_rule() -> None:
     base = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec:\n  podSelector: {}\n"
-    for egress, types in (("", ["Ingress"]), ("  egress: []\n", ["Ingress"]), ("  egress: [{}]\n", ["Ingress", "Egress"])):
+    for egress, types in (
+        ("", ["Ingress"]),
+        ("  egress: []\n", ["Ingress"]),
+        ("  egress: [{}]\n", ["Ingress", "Egress"]),
+    ):
         assert one(base + egress, "NetworkPolicy").spec["policyTypes"] == types
 
 
@@ -158,7 +172,10 @@ def test_an_empty_budget_selector_of_v1beta1_selects_nothing() -> None:
 
 def test_namespaces() -> None:
     loaded = read("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", namespace="shop")
-    assert [(item.kind, *item.key) for item in loaded.objects] == [("ConfigMap", "shop", "c"), ("Namespace", "", "shop")]
+    assert [(item.kind, *item.key) for item in loaded.objects] == [
+        ("ConfigMap", "shop", "c"),
+        ("Namespace", "", "shop"),
+    ]
     assert loaded.objects[1].metadata.labels == {"kubernetes.io/metadata.name": "shop"}
     assert loaded.notes == ['Namespace "shop" is not in the input: supplied']
     label = "{kubernetes.io/metadata.name: wrong}"
@@ -189,10 +206,16 @@ items:
 
 
 def test_json_lists_and_their_lines() -> None:
-    items = ",\n".join(f'{{"kind": "Namespace", "apiVersion": "v1",\n "metadata": {{"name": "n{i}"}}}}' for i in range(3))
+    items = ",\n".join(
+        f'{{"kind": "Namespace", "apiVersion": "v1",\n "metadata": {{"name": "n{i}"}}}}' for i in range(3)
+    )
     text = f'{{"kind": "List", "apiVersion": "v1", "items": [\n{items}]}}\n'
     big = text.replace("items", " " * (1 << 20) + "items")
-    for document in (text, text + text.replace('"n', '"m'), big.replace(" " * (1 << 20) + "items", "items") + " " * (1 << 20)):
+    for document in (
+        text,
+        text + text.replace(': "n', ': "m'),
+        big.replace(" " * (1 << 20) + "items", "items") + " " * (1 << 20),
+    ):
         objects = read(document).objects
         assert [item.source.line for item in objects if item.source][:3] == [2, 4, 6]
 
