@@ -1,0 +1,367 @@
+"""The forwarding information base: what the kernel does with a destination address.
+
+Built from a namespace's addresses, routes and rules as ``fib_frontend.c``/``fib_trie.c`` and ``net/ipv6/route.c`` do (Linux
+6.1): each address brings a local route, a connected prefix and (IPv4) a broadcast route; rules choose tables; within a table
+the longest prefix wins, then the smallest metric, then the one that came first.
+
+    rules by priority ──▶ table ──▶ longest prefix ──▶ route ──▶ next hop, source address
+    0 local, (policy rules), 32766 main, 32767 default
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.network import Namespace
+from netsim.linux.route import (
+    TABLE_DEFAULT,
+    TABLE_LOCAL,
+    TABLE_MAIN,
+    Address,
+    NextHop,
+    Route,
+    RouteType,
+    RoutingRule,
+)
+from netsim.linux.sysctl import Sysctls
+from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, host_network, ip, network
+
+_LOOPBACK4 = network("127.0.0.0/8")
+_ERRORS = {RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT}
+_SCOPES = {"global": 0, "universe": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+
+
+@dataclass(frozen=True, slots=True)
+class FibResult:
+    """The answer of one look-up. ``type`` None: no route. ``prefsrc`` is the source a local sender would use.
+
+    ``alternatives``: every next hop of a multipath route with its weight (one entry otherwise)."""
+
+    type: RouteType | None
+    route: Route | None = None
+    gateway: IPAddress | None = None
+    device: str | None = None
+    prefsrc: IPAddress | None = None
+    table: int = 0
+    rule: RoutingRule | None = None
+    onlink: bool = False
+    alternatives: tuple[NextHop, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.type is not None and self.type not in _ERRORS
+
+
+NO_ROUTE = FibResult(None)
+
+
+class _Table:
+    """One routing table of one family: prefix length → network number → routes, best first."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._by_length: dict[int, dict[int, list[Route]]] = {}
+        self._lengths: list[int] = []
+
+    def add(self, route: Route) -> None:
+        length = route.destination.prefixlen
+        nets = self._by_length.get(length)
+        if nets is None:
+            nets = self._by_length[length] = {}
+            self._lengths = sorted(self._by_length, reverse=True)
+        held = nets.setdefault(int(route.destination.network_address) >> (self._bits - length), [])
+        place = len(held)
+        while place and held[place - 1].metric > route.metric:
+            place -= 1
+        held.insert(place, route)
+
+    def matching(self, address: int) -> Iterator[Route]:
+        """Routes that hold ``address``, most specific and cheapest first."""
+        for length in self._lengths:
+            yield from self._by_length[length].get(address >> (self._bits - length), ())
+
+
+class Fib:
+    """Look-ups in one namespace; build once, ask often."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.sysctls = Sysctls(namespace.sysctls)
+        self.links: dict[str, Link] = {link.name: link for link in namespace.links}
+        self._addresses: dict[str, list[Address]] = {}
+        for address in namespace.addresses:
+            self._addresses.setdefault(address.device, []).append(address)
+        self._tables: dict[tuple[Family, int], _Table] = {}
+        for route in self._kernel_routes():
+            self._add(route)
+        for route in namespace.routes:
+            self._add(route)
+        self._rules = {family: tuple(self._rules_of(family)) for family in Family}
+        self.local: dict[IPAddress, str] = {
+            a.interface.ip: a.device for a in reversed(namespace.addresses) if self._usable(a.device)
+        }
+
+    def _add(self, route: Route) -> None:
+        family = family_of(route.destination)
+        key = (family, route.table)
+        if key not in self._tables:
+            self._tables[key] = _Table(family.bits)
+        self._tables[key].add(route)
+
+    def _usable(self, device: str | None) -> bool:
+        return device is None or (device in self.links and self.links[device].up)
+
+    def _kernel_routes(self) -> Iterator[Route]:
+        """What the kernel adds by itself: local, connected, broadcast, loopback, link-local and multicast routes."""
+        for link in self.links.values():
+            if not link.up:
+                continue
+            if link.kind is LinkKind.LOOPBACK:
+                yield Route(_LOOPBACK4, device=link.name, type=RouteType.LOCAL, table=TABLE_LOCAL, scope="host",
+                            protocol="kernel", source=ip("127.0.0.1"))  # fmt: skip
+                yield Route(network("::1/128"), device=link.name, type=RouteType.LOCAL, table=TABLE_LOCAL,
+                            protocol="kernel", scope="host", source=ip("::1"))  # fmt: skip
+            elif not self.sysctls.int("net.ipv6.conf.all.disable_ipv6"):
+                yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256, scope="link")
+                yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
+                            protocol="kernel", metric=256, scope="link")  # fmt: skip
+        for address in self.namespace.addresses:
+            if self._usable(address.device):
+                yield from kernel_routes_of(address)
+
+    def _rules_of(self, family: Family) -> Iterable[RoutingRule]:
+        held = [r for r in self.namespace.rules if _rule_family(r) in (None, family)]
+        if not held:
+            held = list(default_rules(family))
+        return sorted(held, key=lambda r: r.priority)
+
+    # -- look-up -----------------------------------------------------------------------------------------------------
+    def lookup(
+        self,
+        dst: IPAddress,
+        *,
+        src: IPAddress | None = None,
+        iif: str | None = None,
+        oif: str | None = None,
+        mark: int = 0,
+        flow_hash: int = 0,
+    ) -> FibResult:
+        """Where a packet to ``dst`` goes. ``iif`` None: a local process sends it."""
+        family = family_of(dst)
+        value = int(dst)
+        for rule in self._rules[family]:
+            if not _rule_matches(rule, dst, src, iif, oif, mark):
+                continue
+            if rule.action != "lookup":
+                return FibResult(RouteType(rule.action), table=0, rule=rule)
+            table = self._tables.get((family, rule.table))
+            if table is None:
+                continue
+            for route in table.matching(value):
+                if route.type is RouteType.THROW:
+                    break
+                result = self._use(route, dst, oif, flow_hash)
+                if result is not None:
+                    return replace(result, table=rule.table, rule=rule)
+        return NO_ROUTE
+
+    def _use(self, route: Route, dst: IPAddress, oif: str | None, flow_hash: int) -> FibResult | None:
+        """The route as a result, or None when its device is down or not the one asked for."""
+        if route.type in _ERRORS:
+            return FibResult(route.type, route)
+        hops = route.nexthops or (NextHop(route.gateway, route.device, 1, route.onlink),)
+        alive = []
+        for hop in hops:
+            if hop.device is None and hop.gateway is not None:
+                hop = replace(hop, device=self.device_of(hop.gateway))
+            if self._usable(hop.device) and (hop.device is not None or route.type is not RouteType.UNICAST):
+                alive.append(hop)
+        if oif is not None and route.type not in (RouteType.LOCAL,):
+            alive = [hop for hop in alive if hop.device == oif]
+        if not alive:
+            return None
+        total = sum(hop.weight for hop in alive)
+        pick, chosen = (flow_hash * total) >> 32, alive[0]
+        for hop in alive:
+            pick -= hop.weight
+            if pick < 0:
+                chosen = hop
+                break
+        prefsrc = route.source
+        if prefsrc is None:
+            if route.type is RouteType.LOCAL:
+                prefsrc = dst
+            elif chosen.device is not None:
+                prefsrc = self.select_source(chosen.device, chosen.gateway or dst, route.scope)
+        return FibResult(
+            route.type, route, chosen.gateway, chosen.device, prefsrc, onlink=chosen.onlink, alternatives=tuple(alive)
+        )
+
+    def device_of(self, gateway: IPAddress) -> str | None:
+        """The device a gateway without one resolves to: that of the connected route to it."""
+        table = self._tables.get((family_of(gateway), TABLE_MAIN))
+        for route in table.matching(int(gateway)) if table else ():
+            if route.gateway is None and route.device is not None and self._usable(route.device):
+                return route.device
+        return None
+
+    def select_source(self, device: str, dst: IPAddress, scope: str = "global") -> IPAddress | None:
+        """inet_select_addr / the parts of RFC 6724 that matter: an address of the device, in the destination's subnet
+        if there is one, else the first of a fitting scope, else the first global one of any device."""
+        family = family_of(dst)
+        limit = _SCOPES.get(scope, 0) if family is Family.IPV4 else 254
+        held = [a for a in self._addresses.get(device, ()) if family_of(a.interface) is family]
+        fitting = [a for a in held if _SCOPES.get(a.scope, 0) <= max(limit, 0 if limit < 253 else limit)]
+        if family is Family.IPV6 and not dst.is_link_local:
+            fitting = [a for a in fitting if not a.interface.ip.is_link_local] or fitting
+        for address in fitting:
+            if dst in address.interface.network:
+                return address.interface.ip
+        if fitting:
+            return fitting[0].interface.ip
+        for address in self.namespace.addresses:
+            if (
+                family_of(address.interface) is family
+                and _SCOPES.get(address.scope, 0) <= limit
+                and self._usable(address.device)
+            ):
+                if not address.interface.ip.is_loopback:
+                    return address.interface.ip
+        return None
+
+    def addresses_of(self, device: str) -> list[Address]:
+        return self._addresses.get(device, [])
+
+    def is_local(self, address: IPAddress) -> bool:
+        """Would a packet to ``address`` be delivered here?"""
+        return self.address_type(address) == "LOCAL"
+
+    def address_type(self, address: IPAddress, device: str | None = None) -> str:
+        """inet_addr_type / ipv6 addrtype: LOCAL, UNICAST, BROADCAST, MULTICAST, or the type of an error route."""
+        if address.is_multicast:
+            return "MULTICAST"
+        if address.version == 4 and (int(address) == 0xFFFFFFFF or int(address) >> 24 == 0):
+            return "BROADCAST"
+        table = self._tables.get((family_of(address), TABLE_LOCAL))
+        for route in table.matching(int(address)) if table else ():
+            if device is None or route.device == device:
+                return route.type.value.upper()
+        if address.is_unspecified:
+            return "UNSPEC"
+        found = self.lookup(address, oif=device) if address.version == 6 else NO_ROUTE
+        if found.type in _ERRORS and found.type is not None:
+            return found.type.value.upper()
+        return "UNICAST"
+
+    def is_onlink(self, gateway: IPAddress) -> bool:
+        """Is there a route to ``gateway`` that needs no gateway itself?"""
+        found = self.lookup(gateway)
+        return found.ok and found.gateway is None
+
+    # -- ingress checks ----------------------------------------------------------------------------------------------
+    def martian(self, src: IPAddress, dst: IPAddress, iif: str) -> str | None:
+        """Why ``ip_route_input_slow`` discards the packet before any look-up; None if it does not."""
+        link = self.links.get(iif)
+        if link is not None and link.kind is LinkKind.LOOPBACK:
+            return None
+        if src.is_multicast:
+            return f"martian source {src}: a multicast address"
+        if src.version == 4:
+            if int(src) == 0xFFFFFFFF or (int(src) >> 24 == 0 and not src.is_unspecified) or int(src) >> 28 == 15:
+                return f"martian source {src}"
+            localnet = self.sysctls.device("route_localnet", iif)
+            if not localnet and src in _LOOPBACK4:
+                return f"martian source {src}: 127.0.0.0/8 is not routed (route_localnet=0)"
+            if not localnet and dst in _LOOPBACK4:
+                return f"martian destination {dst}: 127.0.0.0/8 is not routed (route_localnet=0)"
+            if int(dst) >> 24 == 0 and int(dst):
+                return f"martian destination {dst}"
+            if self.local.get(src) is not None and not self.sysctls.device("accept_local", iif):
+                return f"martian source {src}: an address of this node (accept_local=0)"
+        elif src.is_loopback or dst.is_loopback:
+            return f"martian {src} -> {dst}: ::1 never arrives on a device"
+        return None
+
+    def reverse_path(self, src: IPAddress, dst: IPAddress, iif: str, mark: int = 0) -> str | None:
+        """fib_validate_source (IPv4): why rp_filter discards the packet; None if it passes."""
+        if src.version == 6 or src.is_unspecified:
+            return None
+        mode = self.sysctls.device("rp_filter", iif)
+        if not mode:
+            return None
+        use = mark if self.sysctls.device("src_valid_mark", iif) else 0
+        found = self.lookup(src, src=dst, iif=None, mark=use)
+        if not found.ok:
+            return f"rp_filter={mode} on {iif}: no route back to {src}"
+        if mode == 1 and iif not in {hop.device for hop in found.alternatives}:
+            return f"rp_filter=1 on {iif}: the route back to {src} leaves by {found.device}"
+        return None
+
+
+def kernel_routes_of(address: Address) -> Iterator[Route]:
+    """The local, connected and broadcast routes that an address brings (fib_add_ifaddr, addrconf)."""
+    held, device = address.interface, address.device
+    own = held.ip
+    four = own.version == 4
+    yield Route(host_network(own), device=device, type=RouteType.LOCAL, table=TABLE_LOCAL, scope="host",
+                protocol="kernel", source=own, provenance=address.provenance)  # fmt: skip
+    if held.network.prefixlen < own.max_prefixlen and not address.noprefixroute:
+        yield Route(held.network, device=device, scope="link", protocol="kernel", source=own if four else None,
+                    metric=0 if four else 256, provenance=address.provenance)  # fmt: skip
+        if four and held.network.prefixlen < 31:
+            yield Route(host_network(held.network.broadcast_address), device=device, type=RouteType.BROADCAST,
+                        table=TABLE_LOCAL, scope="link", protocol="kernel", source=own)  # fmt: skip
+    elif not four and held.network.prefixlen == 128 and not address.noprefixroute:
+        yield Route(held.network, device=device, protocol="kernel", metric=256, scope="link")
+
+
+def default_rules(family: Family) -> tuple[RoutingRule, ...]:
+    rules = (RoutingRule(0, TABLE_LOCAL), RoutingRule(32766, TABLE_MAIN))
+    return (*rules, RoutingRule(32767, TABLE_DEFAULT)) if family is Family.IPV4 else rules
+
+
+def _rule_family(rule: RoutingRule) -> Family | None:
+    named: IPNetwork | None = rule.source or rule.destination
+    return family_of(named) if named is not None else None
+
+
+def _rule_matches(
+    rule: RoutingRule, dst: IPAddress, src: IPAddress | None, iif: str | None, oif: str | None, mark: int
+) -> bool:
+    matched = (
+        (rule.iif is None or rule.iif == (iif or "lo"))
+        and (rule.oif is None or rule.oif == oif)
+        and (rule.mark is None or (mark ^ rule.mark) & rule.mask == 0)
+        and (rule.destination is None or dst in rule.destination)
+        and (rule.source is None or (src is not None and src in rule.source) or rule.source.prefixlen == 0)
+    )
+    return matched != rule.invert
+
+
+def validate_route(namespace: Namespace, route: Route) -> str | None:
+    """Why the kernel refuses to add ``route`` (fib_check_nh); None if it takes it."""
+    fib = Fib(namespace)
+    for hop in route.nexthops or (NextHop(route.gateway, route.device, 1, route.onlink),):
+        if hop.device is not None and hop.device not in fib.links:
+            return f'Cannot find device "{hop.device}"'
+        if hop.device is not None and not fib.links[hop.device].up:
+            return "Network is down"
+        if hop.gateway is None:
+            continue
+        if hop.onlink:
+            if hop.device is None:
+                return "Nexthop device required for onlink"
+            continue
+        found = fib.lookup(hop.gateway, oif=hop.device)
+        if found.type is RouteType.LOCAL or not found.ok or found.gateway is not None:
+            return "Nexthop has invalid gateway"
+    if route.source is not None and not fib.is_local(route.source):
+        return "Invalid prefsrc address"
+    return None
+
+
+def unspecified(family: Family) -> IPAddress:
+    return ipaddress.IPv4Address(0) if family is Family.IPV4 else ipaddress.IPv6Address(0)
