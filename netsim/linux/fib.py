@@ -124,7 +124,7 @@ class Fib:
                             protocol="kernel", source=ip("127.0.0.1"))  # fmt: skip
                 yield Route(network("::1/128"), device=link.name, type=RouteType.LOCAL, table=TABLE_LOCAL,
                             protocol="kernel", scope="host", source=ip("::1"))  # fmt: skip
-            elif not self.sysctls.int("net.ipv6.conf.all.disable_ipv6"):
+            elif not self.sysctls.number("net.ipv6.conf.all.disable_ipv6"):
                 yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256, scope="link")
                 yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
                             protocol="kernel", metric=256, scope="link")  # fmt: skip

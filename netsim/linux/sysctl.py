@@ -65,12 +65,12 @@ class Sysctls:
             return self._values[name]
         return DEFAULTS[name][0] if name in DEFAULTS else "0"
 
-    def int(self, name: str) -> int:
+    def number(self, name: str) -> int:
         return int(self.text(name).split()[0])
 
     def device(self, name: str, device: str | None) -> int:
         """The effective value of ``net.ipv4.conf.*.NAME`` on a device."""
-        whole = self.int(f"net.ipv4.conf.all.{name}")
+        whole = self.number(f"net.ipv4.conf.all.{name}")
         own = 0
         if device is not None:
             key = f"net.ipv4.conf.{device}.{name}"
@@ -79,8 +79,8 @@ class Sysctls:
 
     def forwarding(self, version: int) -> bool:
         if version == 4:
-            return bool(self.int("net.ipv4.ip_forward") or self.int("net.ipv4.conf.all.forwarding"))
-        return bool(self.int("net.ipv6.conf.all.forwarding"))
+            return bool(self.number("net.ipv4.ip_forward") or self.number("net.ipv4.conf.all.forwarding"))
+        return bool(self.number("net.ipv6.conf.all.forwarding"))
 
 
 def sysctl_lines(values: Mapping[str, str]) -> list[str]:
