@@ -159,15 +159,27 @@ class NoTrack:
 Action = Verdict | Jump | Reject | Nat | NoTrack
 
 
+class HotDrop(Exception):
+    """A match that finds a packet malformed drops it on the spot (``par->hotdrop``); the rule walk turns this into DROP."""
+
+
 class Match:
-    """One ``-m NAME`` with its options. Subclasses are frozen, slotted dataclasses; negation is a field, not a class."""
+    """One ``-m NAME`` with its options. Subclasses are frozen, slotted dataclasses; negation is a field, not a class.
+
+    ``options`` names every option with the number of its values, ``aliases`` other spellings of them.
+    """
+
+    __slots__ = ()
 
     name: ClassVar[str]
+    options: ClassVar[Mapping[str, int]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
+    protocols: ClassVar[tuple[int, ...]] = ()  # not empty: the rule must say ``-p`` one of these
     families: ClassVar[tuple[Family, ...]] = (Family.IPV4, Family.IPV6)
 
     @classmethod
     def parse(cls, arguments: Arguments) -> Self:
-        """Read this match's own options from ``arguments`` (positioned after ``-m NAME``), leaving all others."""
+        """Make the match from its own options; the parser has told them apart from those of the rest of the rule."""
         raise NotImplementedError
 
     def print(self, family: Family) -> str:
@@ -190,7 +202,11 @@ class Match:
 class Target:
     """One ``-j NAME`` with its options."""
 
+    __slots__ = ()
+
     name: ClassVar[str]
+    options: ClassVar[Mapping[str, int]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
     families: ClassVar[tuple[Family, ...]] = (Family.IPV4, Family.IPV6)
     tables: ClassVar[tuple[str, ...] | None] = None  # None: every table
     terminates: ClassVar[bool] = True

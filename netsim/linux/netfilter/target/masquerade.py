@@ -1,0 +1,59 @@
+"""``-j MASQUERADE``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from netsim.linux.netfilter.arguments import Arguments, ports_text
+from netsim.linux.netfilter.base import Action, Environment, Nat, NatKind, Skb, Target
+from netsim.linux.netfilter.lowering import Effect
+from netsim.packet.address import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade(Target):
+    """Models ``net/netfilter/xt_MASQUERADE.c`` (Linux 6.1 and 6.18)."""
+
+    name: ClassVar[str] = "MASQUERADE"
+    options: ClassVar[dict[str, int]] = {"--to-ports": 1, "--random": 0, "--random-fully": 0}
+    tables: ClassVar[tuple[str, ...] | None] = ("nat",)
+
+    port_low: int | None = None
+    port_high: int | None = None
+    random: bool = False
+    fully_random: bool = False
+
+    @classmethod
+    def parse(cls, arguments: Arguments) -> Self:
+        text = arguments.text("--to-ports")
+        ports = (None, None) if text is None else arguments.range(text, "-", name="--to-ports")
+        return cls(*ports, arguments.flag("--random"), arguments.flag("--random-fully"))
+
+    def print(self, family: Family) -> str:
+        text = "-j MASQUERADE"
+        if self.port_low is not None and self.port_high is not None:
+            text += f" --to-ports {ports_text(self.port_low, self.port_high, '-')}"
+        if self.random:
+            text += " --random"
+        return f"{text} --random-fully" if self.fully_random else text
+
+    def apply(self, skb: Skb, env: Environment) -> Action:
+        return Nat(
+            NatKind.MASQUERADE,
+            None,
+            None,
+            self.port_low,
+            self.port_high,
+            random=self.random,
+            fully_random=self.fully_random,
+        )
+
+    def lower(self) -> Any:
+        return Effect("nat", self)
+
+    @classmethod
+    def strategy(cls, family: Family) -> Any:
+        from hypothesis import strategies as st
+
+        return st.builds(cls, st.none(), st.none(), *[st.booleans()] * 2)

@@ -1,0 +1,37 @@
+"""``-j RETURN``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from netsim.linux.netfilter.arguments import Arguments
+from netsim.linux.netfilter.base import Action, Environment, Skb, Target, Verdict
+from netsim.linux.netfilter.lowering import Effect
+from netsim.packet.address import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Return(Target):
+    """The standard verdict RETURN of ``net/ipv4/netfilter/ip_tables.c`` (Linux 6.1 and 6.18)."""
+
+    name: ClassVar[str] = "RETURN"
+
+    @classmethod
+    def parse(cls, arguments: Arguments) -> Self:
+        return cls()
+
+    def print(self, family: Family) -> str:
+        return "-j RETURN"
+
+    def apply(self, skb: Skb, env: Environment) -> Action:
+        return Verdict.RETURN
+
+    def lower(self) -> Any:
+        return Effect("verdict", Verdict.RETURN)
+
+    @classmethod
+    def strategy(cls, family: Family) -> Any:
+        from hypothesis import strategies as st
+
+        return st.just(cls())
