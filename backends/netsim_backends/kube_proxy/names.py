@@ -7,6 +7,7 @@ instead of the name itself: the first 16 base32 characters of a SHA-256 (kuberne
 from __future__ import annotations
 
 from base64 import b32encode
+from functools import lru_cache
 from hashlib import sha256
 
 SERVICE = "KUBE-SVC-"  # endpoints chosen by the Cluster policy
@@ -30,6 +31,7 @@ def service_hash(service_port: str, protocol: str) -> str:
     return hash16(service_port + protocol)
 
 
+@lru_cache(maxsize=1 << 17)  # asked for by the chain that jumps there, by the chain itself and by the list of all
 def endpoint_chain(service_port: str, protocol: str, endpoint: str) -> str:
     """``endpoint`` is ``10.0.0.1:80`` or ``[fd00::1]:80``."""
     return ENDPOINT + hash16(service_port + protocol + endpoint)
