@@ -246,9 +246,14 @@ class _Loader:
         if faults:
             self._refuse(place, _named(body), faults)
             return
+        try:
+            item = _built(body, kind, place.source)
+        except msgspec.ValidationError as error:  # a shape that neither the decoder nor the rules look at
+            self._refuse(place, _named(body), [Fault("", str(error))])
+            return
         if note:
             self._say(note)
-        self._keep(_built(body, kind, place.source))
+        self._keep(item)
 
     def _keep(self, item: Object) -> None:
         key = (item.kind, item.metadata.namespace, item.metadata.name)

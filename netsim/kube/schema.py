@@ -16,11 +16,12 @@ OwnerReference: apiVersion=string kind=string name=string uid=string controller=
 LabelSelector: matchLabels={}string matchExpressions=[]LabelSelectorRequirement
 LabelSelectorRequirement: key=string operator=string values=[]string
 Condition+: type=string status=string reason=string
+Status+: phase=string
 Anything+: apiVersion=string kind=string metadata=ObjectMeta
 """
 
 CORE = """
-Namespace: apiVersion=string kind=string metadata=ObjectMeta spec=NamespaceSpec status=any
+Namespace: apiVersion=string kind=string metadata=ObjectMeta spec=NamespaceSpec status=Status
 NamespaceSpec: finalizers=[]string
 Node: apiVersion=string kind=string metadata=ObjectMeta spec=NodeSpec status=NodeStatus
 NodeSpec: podCIDR=string podCIDRs=[]string providerID=string unschedulable=bool taints=[]Taint configSource=any
@@ -42,7 +43,7 @@ ServiceSpec: ports=[]ServicePort selector={}string clusterIP=string clusterIPs=[
 ServicePort: name=string protocol=string appProtocol=string port=int32 targetPort=IntOrString nodePort=int32
 SessionAffinityConfig: clientIP=ClientIPConfig
 ClientIPConfig: timeoutSeconds=int32
-ServiceStatus+: loadBalancer=LoadBalancerStatus conditions=any
+ServiceStatus+: loadBalancer=LoadBalancerStatus
 LoadBalancerStatus: ingress=[]LoadBalancerIngress
 LoadBalancerIngress: ip=string hostname=string ipMode=string ports=any
 Endpoints: apiVersion=string kind=string metadata=ObjectMeta subsets=[]EndpointSubset
@@ -62,7 +63,7 @@ ForNode: name=string
 """
 
 NETWORKING = """
-NetworkPolicy: apiVersion=string kind=string metadata=ObjectMeta spec=NetworkPolicySpec status=any
+NetworkPolicy: apiVersion=string kind=string metadata=ObjectMeta spec=NetworkPolicySpec status=Status
 NetworkPolicySpec: podSelector=LabelSelector ingress=[]NetworkPolicyIngressRule egress=[]NetworkPolicyEgressRule
   policyTypes=[]string
 NetworkPolicyIngressRule: ports=[]NetworkPolicyPort from=[]NetworkPolicyPeer
@@ -70,7 +71,7 @@ NetworkPolicyEgressRule: ports=[]NetworkPolicyPort to=[]NetworkPolicyPeer
 NetworkPolicyPort: protocol=string port=IntOrString endPort=int32
 NetworkPolicyPeer: podSelector=LabelSelector namespaceSelector=LabelSelector ipBlock=IPBlock
 IPBlock: cidr=string except=[]string
-Ingress: apiVersion=string kind=string metadata=ObjectMeta spec=IngressSpec status=any
+Ingress: apiVersion=string kind=string metadata=ObjectMeta spec=IngressSpec status=Status
 IngressSpec: ingressClassName=string defaultBackend=IngressBackend tls=[]IngressTLS rules=[]IngressRule
 IngressTLS: hosts=[]string secretName=string
 IngressRule: host=string http=HTTPIngressRuleValue
@@ -79,7 +80,7 @@ HTTPIngressPath: path=string pathType=string backend=IngressBackend
 IngressBackend: service=IngressServiceBackend resource=TypedLocalObjectReference
 IngressServiceBackend: name=string port=ServiceBackendPort
 ServiceBackendPort: name=string number=int32
-OldIngress: apiVersion=string kind=string metadata=ObjectMeta spec=OldIngressSpec status=any
+OldIngress: apiVersion=string kind=string metadata=ObjectMeta spec=OldIngressSpec status=Status
 OldIngressSpec: ingressClassName=string backend=OldIngressBackend tls=[]IngressTLS rules=[]OldIngressRule
 OldIngressRule: host=string http=OldHTTPIngressRuleValue
 OldHTTPIngressRuleValue: paths=[]OldHTTPIngressPath
@@ -87,7 +88,7 @@ OldHTTPIngressPath: path=string pathType=string backend=OldIngressBackend
 OldIngressBackend: serviceName=string servicePort=IntOrString resource=TypedLocalObjectReference
 IngressClass: apiVersion=string kind=string metadata=ObjectMeta spec=IngressClassSpec
 IngressClassSpec: controller=string parameters=any
-ServiceCIDR: apiVersion=string kind=string metadata=ObjectMeta spec=ServiceCIDRSpec status=any
+ServiceCIDR: apiVersion=string kind=string metadata=ObjectMeta spec=ServiceCIDRSpec status=Status
 ServiceCIDRSpec: cidrs=[]string
 IPAddress: apiVersion=string kind=string metadata=ObjectMeta spec=IPAddressSpec
 IPAddressSpec: parentRef=ParentReference
@@ -95,42 +96,45 @@ ParentReference: group=string resource=string namespace=string name=string
 """
 
 WORKLOADS = """
-Deployment: apiVersion=string kind=string metadata=ObjectMeta spec=DeploymentSpec status=any
+Deployment: apiVersion=string kind=string metadata=ObjectMeta spec=DeploymentSpec status=Status
 DeploymentSpec: replicas=int32 selector=LabelSelector template=PodTemplateSpec strategy=DeploymentStrategy
   minReadySeconds=int32 revisionHistoryLimit=int32 paused=bool progressDeadlineSeconds=int32
-OldDeployment: apiVersion=string kind=string metadata=ObjectMeta spec=OldDeploymentSpec status=any
+OldDeployment: apiVersion=string kind=string metadata=ObjectMeta spec=OldDeploymentSpec status=Status
 OldDeploymentSpec: replicas=int32 selector=LabelSelector template=PodTemplateSpec strategy=DeploymentStrategy
   minReadySeconds=int32 revisionHistoryLimit=int32 paused=bool progressDeadlineSeconds=int32 rollbackTo=any
 DeploymentStrategy: type=string rollingUpdate=RollingUpdate
 RollingUpdate: maxUnavailable=IntOrString maxSurge=IntOrString partition=int32
-ReplicaSet: apiVersion=string kind=string metadata=ObjectMeta spec=ReplicaSetSpec status=any
+ReplicaSet: apiVersion=string kind=string metadata=ObjectMeta spec=ReplicaSetSpec status=Status
 ReplicaSetSpec: replicas=int32 minReadySeconds=int32 selector=LabelSelector template=PodTemplateSpec
-ReplicationController: apiVersion=string kind=string metadata=ObjectMeta spec=ReplicationControllerSpec status=any
+ReplicationController: apiVersion=string kind=string metadata=ObjectMeta spec=ReplicationControllerSpec status=Status
 ReplicationControllerSpec: replicas=int32 minReadySeconds=int32 selector={}string template=PodTemplateSpec
-StatefulSet: apiVersion=string kind=string metadata=ObjectMeta spec=StatefulSetSpec status=any
-StatefulSetSpec: replicas=int32 selector=LabelSelector template=PodTemplateSpec volumeClaimTemplates=any
+StatefulSet: apiVersion=string kind=string metadata=ObjectMeta spec=StatefulSetSpec status=Status
+StatefulSetSpec: replicas=int32 selector=LabelSelector template=PodTemplateSpec volumeClaimTemplates=[]Anything
   serviceName=string podManagementPolicy=string updateStrategy=DeploymentStrategy revisionHistoryLimit=int32
   minReadySeconds=int32 persistentVolumeClaimRetentionPolicy=RetentionPolicy ordinals=Ordinals
 RetentionPolicy: whenDeleted=string whenScaled=string
 Ordinals: start=int32
-DaemonSet: apiVersion=string kind=string metadata=ObjectMeta spec=DaemonSetSpec status=any
+DaemonSet: apiVersion=string kind=string metadata=ObjectMeta spec=DaemonSetSpec status=Status
 DaemonSetSpec: selector=LabelSelector template=PodTemplateSpec updateStrategy=DeploymentStrategy
   minReadySeconds=int32 revisionHistoryLimit=int32 templateGeneration=int64
-Job: apiVersion=string kind=string metadata=ObjectMeta spec=JobSpec status=any
+Job: apiVersion=string kind=string metadata=ObjectMeta spec=JobSpec status=Status
 JobSpec: parallelism=int32 completions=int32 activeDeadlineSeconds=int64 podFailurePolicy=any successPolicy=any
   backoffLimit=int32 backoffLimitPerIndex=int32 maxFailedIndexes=int32 selector=LabelSelector manualSelector=bool
   template=PodTemplateSpec ttlSecondsAfterFinished=int32 completionMode=string suspend=bool
   podReplacementPolicy=string managedBy=string
-CronJob: apiVersion=string kind=string metadata=ObjectMeta spec=CronJobSpec status=any
+CronJob: apiVersion=string kind=string metadata=ObjectMeta spec=CronJobSpec status=Status
 CronJobSpec: schedule=string timeZone=string startingDeadlineSeconds=int64 concurrencyPolicy=string suspend=bool
   jobTemplate=JobTemplateSpec successfulJobsHistoryLimit=int32 failedJobsHistoryLimit=int32
 JobTemplateSpec: metadata=ObjectMeta spec=JobSpec
-PodDisruptionBudget: apiVersion=string kind=string metadata=ObjectMeta spec=PodDisruptionBudgetSpec status=any
+PodDisruptionBudget: apiVersion=string kind=string metadata=ObjectMeta spec=PodDisruptionBudgetSpec status=Status
 PodDisruptionBudgetSpec: minAvailable=IntOrString selector=LabelSelector maxUnavailable=IntOrString
   unhealthyPodEvictionPolicy=string
-HorizontalPodAutoscaler: apiVersion=string kind=string metadata=ObjectMeta spec=HorizontalPodAutoscalerSpec status=any
+HorizontalPodAutoscaler: apiVersion=string kind=string metadata=ObjectMeta spec=HorizontalPodAutoscalerSpec status=Status
 HorizontalPodAutoscalerSpec: scaleTargetRef=CrossVersionObjectReference minReplicas=int32 maxReplicas=int32
-  metrics=[]any behavior=any targetCPUUtilizationPercentage=int32
+  metrics=[]MetricSpec behavior=any targetCPUUtilizationPercentage=int32
+MetricSpec+: type=string resource=MetricSource containerResource=MetricSource pods=MetricSource object=MetricSource
+  external=MetricSource
+MetricSource+: name=string metricName=string target=Anything
 CrossVersionObjectReference: kind=string name=string apiVersion=string
 """
 

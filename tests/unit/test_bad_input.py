@@ -17,10 +17,10 @@ POD = b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"%s"},"spec":{"contai
 
 
 def outcome(paths: list[str], stdin: bytes = b"") -> tuple[int, str]:
-    try:
-        loaded = load(paths, stdin=io.BytesIO(stdin))
-    except InputError as error:
-        assert all(problem.source for problem in error.problems)
+    loaded = load(paths, stdin=io.BytesIO(stdin), lenient=True)
+    assert all(problem.source and problem.source.file for problem in loaded.refused)
+    if loaded.refused:
+        error = InputError(loaded.refused)
         return error.exit_code, str(error)
     return 0, "\n".join(loaded.notes)
 
