@@ -84,7 +84,8 @@ class Tcp(Match):
         )
 
     def print(self, family: Family) -> str:
-        text = f"-m tcp{_ports.show('--sport', self.sport, self.sport_not)}{_ports.show('--dport', self.dport, self.dport_not)}"
+        text = f"-m tcp{_ports.show('--sport', self.sport, self.sport_not)}"
+        text += _ports.show("--dport", self.dport, self.dport_not)
         if self.option is not None:
             text += f"{not_(self.option_not)}--tcp-option {self.option}"
         if self.flags_mask or self.flags_not:

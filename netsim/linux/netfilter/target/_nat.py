@@ -17,8 +17,6 @@ def read(arguments: Arguments, text: str, name: str) -> Range:
             arguments.fail(f'{name}: "{text}" is not ADDRESS[:PORT]')
         ports = rest[1:]
     elif arguments.family is Family.IPV6 and (text[0:1] != ":" or text.count(":") > 1):
-        arguments.family is Family.IPV6 and text.count(":") > 1
-    ):
         addresses, ports = text, ""
     else:
         addresses, _, ports = text.partition(":")
