@@ -19,13 +19,16 @@ from netsim.errors import Problem, Source
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _BYTE = re.compile(r"\(byte (\d+)\)")
-_NAME = re.compile(rb'"kind"\s*:\s*"([A-Za-z]+)"')
 
 
 class _List(msgspec.Struct, rename="camel"):
     kind: Any = ""
     api_version: Any = ""
     items: list[msgspec.Raw] | None = None
+
+
+class _Head(msgspec.Struct):
+    kind: Any = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,22 @@ class Text:
     list_kind: str = ""
     list_version: str = ""
 
-    def kind_hint(self) -> bytes:
-        """The first ``kind`` of the text: kubectl writes it before anything nested. Only for skipping unparsed."""
-        found = _NAME.search(bytes(memoryview(self.data)[:200]))
-        return found[1] if found else b""
+    def is_secret(self) -> bool:
+        """Told from the top-level ``kind`` alone: msgspec passes over all other fields without building them."""
+        data = bytes(self.data)
+        if b'"Secret"' not in data:
+            return False
+        try:
+            return bool(_head_decoder.decode(data).kind == "Secret")
+        except (msgspec.DecodeError, RecursionError):
+            return False
 
 
 class Duplicate(ValueError):
     """``keys``: the keys given twice."""
 
 
+_head_decoder = msgspec.json.Decoder(_Head)
 _list_decoder = msgspec.json.Decoder(_List)
 _decoder = msgspec.json.Decoder()
 _encode = msgspec.json.Encoder().encode
@@ -60,11 +69,10 @@ def looks_like_json(data: bytes) -> bool:
 
 def read(name: str, data: bytes) -> Iterator[Text | Problem]:
     """Every object of a file of one or more JSON documents; lists are cut into their items."""
-    at, line = 0, 1
-    if len(data) < 1 << 20 or not _is_one_document(data):
+    if len(data) >= 1 << 20 and _is_one_document(data):
+        yield from _document(name, data, 1)
+    else:
         yield from _several(name, data)
-        return
-    yield from _document(name, data, at, line)
 
 
 def _is_one_document(data: bytes) -> bool:
@@ -96,12 +104,12 @@ def _several(name: str, data: bytes) -> Iterator[Text | Problem]:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             yield Problem(f"error converting JSON: {reason}", Source(name, line))
             return
-        yield from _document(name, text[at:end].encode(), 0, line)
+        yield from _document(name, text[at:end].encode(), line)
         line += text.count("\n", at, end)
         at = end
 
 
-def _document(name: str, data: bytes, at: int, line: int) -> Iterator[Text | Problem]:
+def _document(name: str, data: bytes, line: int) -> Iterator[Text | Problem]:
     try:
         top = _list_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError):

@@ -27,6 +27,7 @@ from netsim.kube.validate import validate
 Json = dict[str, Any]
 Progress = Callable[[str, int], None]
 _NAME_SIGNS = "bcdfghjklmnpqrstvwxz2456789"
+_SHOWN = 5  # objects given twice that are told one by one
 _INITIAL_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -96,6 +97,7 @@ class _Loader:
         self.seen: dict[tuple[str, str, str], int] = {}
         self.said: dict[str, int] = {}  # note → how often
         self.generated = 0
+        self.replaced = 0
         self.file = text.File("", b"")
         self.lines: dict[tuple[int, tuple[str | int, ...]], int] | None = None
 
@@ -118,7 +120,7 @@ class _Loader:
                 self.result.refused.append(item)
                 continue
             place = _Place(Source(file.name, item.line))
-            if item.list_kind == "List" and item.kind_hint() == b"Secret":
+            if item.is_secret():
                 yield
                 continue  # never decoded: what is in there is nobody's business
             try:
@@ -266,7 +268,9 @@ class _Loader:
         # as with kubectl apply, the later one wins; unlike it, not without a word
         old = held[before]
         held[before] = item
-        self._say(f'{item.kind} "{item.name}" is given twice: {item.source} replaces {old.source}')
+        self.replaced += 1
+        if self.replaced <= _SHOWN:
+            self._say(f'{item.kind} "{item.name}" is given twice: {item.source} replaces {old.source}')
 
     def _generated(self, metadata: Json) -> str:
         """The name a server would make of generateName: five random signs there, a running number's here."""
@@ -305,6 +309,8 @@ class _Loader:
         """The last step: one line for each note however often it applies."""
         for note, times in self.said.items():
             self.result.notes.append(note if times == 1 else f"{note} ({times} objects)")
+        if self.replaced > _SHOWN:
+            self.result.notes.append(f"{self.replaced - _SHOWN} more objects are given twice; the later ones count")
         self._supply_namespaces()
 
     def _supply_namespaces(self) -> None:

@@ -108,7 +108,7 @@ class _Builder:
         self.next = _event_source(text)
         self.offset = first_line
         self.positions = positions
-        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.anchors: dict[str, tuple[Any, int, int]] = {}  # value, how many values, how deep
         self.aliased = 0
 
     def documents(self) -> Iterator[Document]:
@@ -134,10 +134,10 @@ class _Builder:
             else:
                 value = self._tagged(event, tag)
             if event.anchor is not None:
-                self.anchors[event.anchor] = (value, 1)
+                self.anchors[event.anchor] = (value, 1, 0)
             return value
         if kind is yaml.AliasEvent:
-            return self._alias(event)
+            return self._alias(event, depth)
         if depth >= MAX_DEPTH:
             raise _Refused(event.start_mark.line + self.offset, f"nested deeper than {MAX_DEPTH} levels")
         if event.anchor is not None:
@@ -147,7 +147,7 @@ class _Builder:
         else:
             value = self._sequence(depth, path, item_lines if path == ("items",) else None)
         if event.anchor is not None:
-            self.anchors[event.anchor] = (value, _size(value))
+            self.anchors[event.anchor] = (value, *_extent(value))
         return value
 
     def _sequence(self, depth: int, path: Path, item_lines: list[int] | None) -> list[Any]:
@@ -218,12 +218,14 @@ class _Builder:
             raise _Refused(line, "error converting YAML to JSON: yaml: map merge requires map or sequence of maps")
         return maps
 
-    def _alias(self, event: Any) -> Any:
+    def _alias(self, event: Any, depth: int) -> Any:
         line = event.start_mark.line + self.offset
         if event.anchor not in self.anchors:
             raise _Refused(line, f"error converting YAML to JSON: yaml: unknown anchor '{event.anchor}' referenced")
-        value, size = self.anchors[event.anchor]
+        value, size, height = self.anchors[event.anchor]
         self.aliased += size
+        if depth + height > MAX_DEPTH:
+            raise _Refused(line, f"nested deeper than {MAX_DEPTH} levels")
         if self.aliased > MAX_ALIASED:
             raise _Refused(line, "error converting YAML to JSON: yaml: document contains excessive aliasing")
         return _copy(value)
@@ -252,12 +254,13 @@ class _Builder:
         return value
 
 
-def _size(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + sum(_size(item) for item in value.values())
-    if isinstance(value, list):
-        return 1 + sum(_size(item) for item in value)
-    return 1
+def _extent(value: Any) -> tuple[int, int]:
+    """(how many values, how many levels)."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    if inner is None:
+        return 1, 0
+    extents = [_extent(item) for item in inner]
+    return 1 + sum(size for size, _ in extents), 1 + max((height for _, height in extents), default=0)
 
 
 def _copy(value: Any) -> Any:

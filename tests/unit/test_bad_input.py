@@ -68,6 +68,12 @@ def test_an_alias_bomb_inside_a_real_object() -> None:
     assert (exit_code, "excessive aliasing" in message) == (3, True)
 
 
+def test_aliases_cannot_hide_depth() -> None:
+    levels = [f"a{i}: &a{i} {'[' * 60}{f'*a{i - 1}' if i else 'x'}{']' * 60}" for i in range(9)]
+    exit_code, message = outcome(["-"], "\n".join(levels).encode())
+    assert (exit_code, "nested deeper than 100 levels" in message) == (3, True)
+
+
 def test_every_prefix_of_a_manifest_is_judged() -> None:
     text = (CORPUS / "port-name-long.yaml").read_bytes()
     for end in range(len(text)):

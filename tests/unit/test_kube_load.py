@@ -225,6 +225,12 @@ def test_secrets_are_not_kept() -> None:
     assert (loaded.objects, loaded.notes) == ([], [])
 
 
+def test_what_a_secret_owns_is_kept() -> None:
+    owner = '"ownerReferences":[{"apiVersion":"v1","kind":"Secret","name":"s","uid":"u"}]'
+    text = f'{{"apiVersion":"v1","metadata":{{{owner},"name":"c"}},"kind":"ConfigMap"}}'
+    assert one(text, "ConfigMap").name == "c"
+
+
 def test_bare_configuration_files() -> None:
     network = one('{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}', "FlannelNetConf")
     assert network.body["Backend"] == {"Type": "vxlan"}
