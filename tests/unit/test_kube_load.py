@@ -249,6 +249,15 @@ spec: {order: 1, whatever: [1]}
     assert found.spec == {"order": 1, "whatever": [1]}
 
 
+@pytest.mark.parametrize(
+    ("name", "good"), [("2001:db8::1", True), ("10.0.0.1", True), ("10.0.0.01", False), ("x", False)]
+)
+def test_addresses_as_names(name: str, good: bool) -> None:
+    head = f'apiVersion: networking.k8s.io/v1\nkind: IPAddress\nmetadata: {{name: "{name}"}}\n'
+    text = head + "spec: {parentRef: {resource: services, name: a}}\n"
+    assert bool(read(text, lenient=True).refused) is not good
+
+
 def test_gzip_and_a_directory(tmp_path: Path) -> None:
     (tmp_path / "a.yaml.gz").write_bytes(gzip.compress(SERVICE.encode()))
     (tmp_path / "b.yml").write_text(SERVICE.replace("web", "api"))

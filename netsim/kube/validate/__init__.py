@@ -18,6 +18,7 @@ _NAME_RULES: dict[str, Callable[[str], names.Wrong]] = {
     "StatefulSet": names.label,
     "PodDisruptionBudget": names.path_segment,
     "CronJob": workload.cron_job_name,
+    "IPAddress": cluster.any_name,
 }
 _RULES: dict[str, Callable[[Faults, Json], None]] = {
     "Node": cluster.node,
