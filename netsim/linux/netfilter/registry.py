@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from netsim.linux.netfilter.base import Match, Target
 
@@ -36,8 +37,8 @@ def _load(kind: str, stem: str, base: type) -> type | None:
 @cache
 def match(name: str) -> type[Match] | None:
     """The match called ``name``; None if there is none."""
-    found = _load("match", _SAME.get(name, name), Match)
-    return found if found is None or found.name == _SAME.get(name, name) else None
+    found: Any = _load("match", _SAME.get(name, name), Match)
+    return found
 
 
 def target(name: str) -> type[Target] | None:
@@ -53,7 +54,7 @@ def _targets() -> dict[str, type[Target]]:
 def _find_target(name: str) -> type[Target] | None:
     if not name.isupper() or (name.lower() not in _modules("target") and f"{name.lower()}_" not in _modules("target")):
         return None
-    found = _load("target", name.lower(), Target)
+    found: Any = _load("target", name.lower(), Target)
     if found is None or found.name != name:
         return None
     _targets()[name] = found

@@ -62,11 +62,11 @@ class Limit(Match):
 
 
 def rate_text(period: int) -> str:
-    """``print_rate`` of libxt_limit.c: the smallest unit in which the rate is a whole number, or nearly."""
-    best = 0
-    for index in range(1, len(_UNITS)):
+    """``print_rate`` of libxt_limit.c: from days down to seconds, for as long as the rate stays about whole."""
+    best = 3
+    for index in (2, 1, 0):
         unit = _UNITS[index][1] * 10000
-        if period > unit or unit / period < unit % period:
+        if period > unit or unit // period < unit % period:
             break
         best = index
     name, seconds = _UNITS[best]

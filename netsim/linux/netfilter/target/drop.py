@@ -16,6 +16,7 @@ class Drop(Target):
     """The standard verdict DROP of ``net/ipv4/netfilter/ip_tables.c`` (Linux 6.1 and 6.18)."""
 
     name: ClassVar[str] = "DROP"
+    tables: ClassVar[tuple[str, ...] | None] = ("raw", "mangle", "filter", "security")  # iptables refuses it in nat
 
     @classmethod
     def parse(cls, arguments: Arguments) -> Self:
