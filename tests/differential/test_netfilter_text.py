@@ -73,7 +73,8 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 )
 @given(data=st.data())
 def test_saved_as_printed(tool: str, data: st.DataObject) -> None:
-    assert os.geteuid() == 0 and shutil.which(tool), "run as root with iptables installed"
+    assert os.geteuid() == 0, "needs root"
+    assert shutil.which(tool), f"needs {tool}"
     family = Family.IPV6 if tool.startswith("ip6") else Family.IPV4
     tables = {}
     for name in ("mangle", "raw", "filter", "nat"):

@@ -33,10 +33,16 @@ def constraint(column: Column, ports: Ports, negated: bool) -> tuple[Constraint,
 
 
 def strategy() -> Any:
-    """A range with its negation; the range of all ports is never negated (nothing could match)."""
+    """A range with its negation. Negated ranges keep off both ends: iptables-nft saves ``! 0:443`` as ``444:65535``
+    (the same packets, another text), where iptables-legacy and this model keep what was written."""
     from hypothesis import strategies as st
 
     port = st.one_of(st.sampled_from((0, 53, 80, 443, 65535)), st.integers(0, 65535))
     ranges = st.tuples(port, port).map(lambda pair: (min(pair), max(pair)))
     some = st.tuples(st.one_of(port.map(lambda p: (p, p)), ranges), st.booleans())
-    return st.one_of(st.just((EVERY, False)), some).map(lambda x: x if x[0] != EVERY else (EVERY, False))
+
+    def tidy(found: tuple[Ports, bool]) -> tuple[Ports, bool]:
+        (low, high), negated = found
+        return (low, high), negated and (low == high or (low > 0 and high < 65535))
+
+    return st.one_of(st.just((EVERY, False)), some).map(tidy)
