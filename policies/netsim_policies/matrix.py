@@ -239,7 +239,8 @@ class Matrix:
     def cells(self) -> npt.NDArray[np.unsignedinteger[Any]]:
         """The class matrix: ``port_sets[cells[s, d]]`` is what class s may reach on class d.
 
-        shape (classes, classes), dtype uint16, or uint32 beyond 65,535 distinct port sets; built with a numba kernel (``combine``)."""
+        Shape (classes, classes), dtype uint16, or uint32 beyond 65,535 distinct port sets; built by a numba kernel
+        (``combine``)."""
         from netsim_policies.combine import combine
 
         return combine(self)

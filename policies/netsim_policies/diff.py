@@ -1,0 +1,225 @@
+"""What a change of manifests changes in reachability, with the policy change that caused each difference.
+
+Workloads are compared by name (``Deployment shop/web``), so a new pod hash is no difference. ``diff(a, a)`` is empty and
+``diff(a, b)`` mirrors ``diff(b, a)`` with added and removed exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netsim.packet.address import Family
+from netsim_policies.algebra import NO_PORTS, PortSet
+from netsim_policies.evaluate import Decision, decide
+from netsim_policies.explain import ports_json
+from netsim_policies.model import Direction, Policy, World
+from netsim_policies.reach import Group, Reachability
+
+
+@dataclass(frozen=True)
+class PolicyChange:
+    """``what`` is added, removed or changed."""
+
+    what: str
+    policy: Policy
+
+    def __str__(self) -> str:
+        where = f" ({self.policy.source})" if self.policy.source else ""
+        return f"{self.policy.label} {self.what}{where}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A connection that differs. ``appeared``/``vanished`` name workloads that exist on one side only."""
+
+    source: str
+    destination: str
+    before: PortSet
+    after: PortSet
+    causes: tuple[PolicyChange, ...]
+    note: str = ""
+
+    @property
+    def added(self) -> PortSet:
+        return self.after - self.before
+
+    @property
+    def removed(self) -> PortSet:
+        return self.before - self.after
+
+    @property
+    def kind(self) -> str:
+        if not self.before:
+            return "added"
+        return "changed" if self.after else "removed"
+
+
+@dataclass(frozen=True)
+class Diff:
+    policies: tuple[PolicyChange, ...]
+    workloads_added: tuple[str, ...]
+    workloads_removed: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+def diff(before: World, after: World, family: Family = Family.IPV4) -> Diff:
+    """Every connection between workloads that exist on both sides whose ports differ; workloads that come or go are
+    listed, and their connections count as added or removed."""
+    old, new = Reachability(before, family), Reachability(after, family)
+    old_groups, new_groups = _by_name(old.groups), _by_name(new.groups)
+    policies = tuple(policy_changes(before, after))
+    names = sorted({*old_groups, *new_groups})
+    changes: list[Change] = []
+    for source in names:
+        for destination in names:
+            was = _ports(old, old_groups, source, destination)
+            now = _ports(new, new_groups, source, destination)
+            if was != now:
+                note = _note(source, destination, old_groups, new_groups)
+                causes = (
+                    () if note else _causes(old, old_groups, new, new_groups, source, destination, was, now, policies)
+                )
+                changes.append(Change(source, destination, was, now, causes, note))
+    return Diff(
+        policies,
+        tuple(n for n in names if n not in old_groups),
+        tuple(n for n in names if n not in new_groups),
+        tuple(changes),
+    )
+
+
+def _by_name(groups: Iterable[Group]) -> dict[str, Group]:
+    return {g.name: g for g in groups}
+
+
+def _ports(reach: Reachability, groups: dict[str, Group], source: str, destination: str) -> PortSet:
+    a, b = groups.get(source), groups.get(destination)
+    if a is None or b is None or (a.kind == b.kind == "external"):
+        return NO_PORTS
+    return reach.between(a, b)
+
+
+def _note(source: str, destination: str, old: dict[str, Group], new: dict[str, Group]) -> str:
+    for name in (source, destination):
+        if name not in old:
+            return f"{name} is new"
+        if name not in new:
+            return f"{name} is gone"
+    return ""
+
+
+def policy_changes(before: World, after: World) -> Iterator[PolicyChange]:
+    """Policies by kind, namespace and name; where a policy stands in its file does not count."""
+    old = {(p.kind, p.namespace, p.name): p for p in before.policies}
+    new = {(p.kind, p.namespace, p.name): p for p in after.policies}
+    for key in sorted({*old, *new}):
+        if key not in old:
+            yield PolicyChange("added", new[key])
+        elif key not in new:
+            yield PolicyChange("removed", old[key])
+        elif replace(old[key], source=None) != replace(new[key], source=None):
+            yield PolicyChange("changed", new[key])
+
+
+def _causes(
+    old: Reachability,
+    old_groups: dict[str, Group],
+    new: Reachability,
+    new_groups: dict[str, Group],
+    source: str,
+    destination: str,
+    was: PortSet,
+    now: PortSet,
+    policies: tuple[PolicyChange, ...],
+) -> tuple[PolicyChange, ...]:
+    """Those changed policies that decide about a differing port on either side."""
+    differing = (was - now) | (now - was)
+    deciding: set[tuple[str, str, str]] = set()
+    for reach, groups in ((old, old_groups), (new, new_groups)):
+        a = reach.world.endpoints[groups[source].members[0]]
+        b = reach.world.endpoints[groups[destination].members[-1]]
+        deciding |= _deciding(decide(reach.world, a, b, reach.family), differing)
+    return tuple(c for c in policies if (c.policy.kind, c.policy.namespace, c.policy.name) in deciding)
+
+
+def _deciding(decision: Decision, ports: PortSet) -> set[tuple[str, str, str]]:
+    return {
+        (policy.kind, policy.namespace, policy.name)
+        for direction in Direction
+        for verdict in decision.side(direction)
+        if verdict.ports & ports
+        for policy in verdict.policies
+    }
+
+
+# -- spelling --------------------------------------------------------------------------------------------------------
+def to_json(found: Diff) -> dict[str, Any]:
+    return {
+        "apiVersion": "netsim/v1alpha1",
+        "kind": "ReachabilityDiff",
+        "policies": [
+            {"change": c.what, "kind": c.policy.kind, "namespace": c.policy.namespace or None, "name": c.policy.name,
+             "source": str(c.policy.source) if c.policy.source else None}
+            for c in found.policies
+        ],
+        "workloads": {"added": list(found.workloads_added), "removed": list(found.workloads_removed)},
+        "changes": [
+            {
+                "from": c.source,
+                "to": c.destination,
+                "change": c.kind,
+                "added": ports_json(c.added),
+                "removed": ports_json(c.removed),
+                "because": c.note or [str(cause) for cause in c.causes],
+            }
+            for c in found.changes
+        ],
+    }  # fmt: skip
+
+
+def to_text(found: Diff) -> Iterator[str]:
+    for policy in found.policies:
+        yield f"policy {policy}"
+    for name in found.workloads_added:
+        yield f"workload {name} added"
+    for name in found.workloads_removed:
+        yield f"workload {name} removed"
+    for change in found.changes:
+        yield f"{change.source} -> {change.destination}"
+        if change.added:
+            yield f"  + {change.added}"
+        if change.removed:
+            yield f"  - {change.removed}"
+        for cause in change.causes:
+            yield f"    because {cause}"
+        if change.note:
+            yield f"    because {change.note}"
+    yield _summary(found)
+
+
+def _summary(found: Diff) -> str:
+    counts = {kind: sum(c.kind == kind for c in found.changes) for kind in ("added", "removed", "changed")}
+    if not found.changes:
+        return "no connection changes"
+    return ", ".join(f"{n} connection{'s' if n != 1 else ''} {kind}" for kind, n in counts.items() if n)
+
+
+def to_markdown(found: Diff) -> Iterator[str]:
+    """A table made for a pull-request comment."""
+    yield f"**Reachability:** {_summary(found)}"
+    if found.policies:
+        yield ""
+        yield from (f"- {policy}" for policy in found.policies)
+    if found.changes:
+        yield ""
+        yield "| from | to | opened | closed | because |"
+        yield "| --- | --- | --- | --- | --- |"
+    for c in found.changes:
+        because = c.note or "; ".join(str(cause) for cause in c.causes)
+        opened, closed = (str(c.added) if c.added else "", str(c.removed) if c.removed else "")
+        yield f"| {c.source} | {c.destination} | {opened} | {closed} | {because} |"

@@ -1,0 +1,168 @@
+"""Reachability between workloads: the matrix grouped for readers, and exposure.
+
+Pods of one workload that no policy tells apart are one group; where they differ, each is a group of its own. The outside
+is one group for every set of blocks the policies name, and one for "anywhere else".
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from netsim.packet.address import Family
+from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
+from netsim_policies.classes import Vocabulary, requirements
+from netsim_policies.evaluate import in_scope
+from netsim_policies.matrix import Matrix
+from netsim_policies.model import Endpoint, EndpointKind, PodPeer, Scope, World
+
+ANYWHERE = "outside"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Endpoints with one name for readers and one class for policies."""
+
+    name: str
+    kind: EndpointKind
+    number: int  # class
+    members: tuple[int, ...]  # indexes into the world's endpoints
+
+
+@dataclass(frozen=True)
+class Edge:
+    source: Group
+    destination: Group
+    ports: PortSet
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What is open on ``group``: to every pod of the cluster, to addresses outside that no block names, and to pods that
+    do not exist yet (one without labels in a namespace without labels)."""
+
+    group: Group
+    to_cluster: PortSet
+    to_outside: PortSet
+    to_newcomers: PortSet
+
+
+class Reachability:
+    """``world`` is extended by the outside and by one newcomer pod; indexes of the given endpoints stay as they are."""
+
+    def __init__(self, world: World, family: Family = Family.IPV4) -> None:
+        self.family = family
+        outside = tuple(outside_groups(world, family))
+        newcomer = Endpoint(EndpointKind.POD, "(new pod)", namespace="(new namespace)")
+        self.world = World((*world.endpoints, *outside, newcomer), world.policies, world.namespaces, world.tiers)
+        self._newcomer = len(self.world.endpoints) - 1
+        self.matrix = Matrix(self.world, family)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Workloads, then nodes, then the outside, each by name."""
+        by_name: dict[tuple[str, EndpointKind], list[int]] = {}
+        for index, endpoint in enumerate(self.world.endpoints):
+            if index != self._newcomer:
+                by_name.setdefault((endpoint.workload or endpoint.name, endpoint.kind), []).append(index)
+        found: list[Group] = []
+        for (name, kind), members in by_name.items():
+            classes: dict[int, list[int]] = {}
+            for index in members:
+                classes.setdefault(int(self.matrix.classes.of[index]), []).append(index)
+            for number, same in classes.items():
+                if len(classes) == 1:
+                    found.append(Group(name, kind, number, tuple(same)))
+                else:  # policies tell the members apart: name them
+                    found += [Group(f"Pod {self.world.endpoints[i].name}", kind, number, (i,)) for i in same]
+        order = list(EndpointKind)
+        return sorted(found, key=lambda g: (order.index(g.kind), g.name))
+
+    def edges(
+        self, sources: Iterable[Group] | None = None, destinations: Sequence[Group] | None = None
+    ) -> Iterator[Edge]:
+        """Every pair with at least one port; the outside is no destination of itself."""
+        to = self.groups if destinations is None else destinations
+        for source in self.groups if sources is None else sources:
+            for destination in to:
+                if source.kind is EndpointKind.EXTERNAL and destination.kind is EndpointKind.EXTERNAL:
+                    continue
+                ports = self.between(source, destination)
+                if ports:
+                    yield Edge(source, destination, ports)
+
+    def between(self, source: Group, destination: Group) -> PortSet:
+        """For members that are different endpoints; a group of one pod reaches itself on every port."""
+        if source == destination and len(source.members) == 1:
+            return ALL_PORTS
+        return self.matrix.class_ports(source.number, destination.number)
+
+    def exposure(self, group: Group) -> Exposure:
+        pods = {g.number for g in self.groups if g.kind is EndpointKind.POD and g != group}
+        to_cluster = ALL_PORTS
+        for number in pods:
+            to_cluster &= self.matrix.class_ports(number, group.number)
+        outside = next((g for g in self.groups if g.name == ANYWHERE), None)
+        newcomer = int(self.matrix.classes.of[self._newcomer])
+        return Exposure(
+            group,
+            to_cluster,
+            self.matrix.class_ports(outside.number, group.number) if outside else PortSet(),
+            self.matrix.class_ports(newcomer, group.number),
+        )
+
+
+def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
+    """One endpoint for each distinguishable part of the address space outside; its name lists the part's prefixes."""
+    vocabulary = Vocabulary(world.policies, family)
+    top = (1 << family.bits) - 1
+    edges = [0, *(b for b in vocabulary.borders if 0 < b <= top), top + 1]
+    parts: dict[int, AddressSet] = {}
+    for low, following in itertools.pairwise(edges):
+        piece = ((low, following - 1),)
+        made = AddressSet(v4=piece) if family is Family.IPV4 else AddressSet(v6=piece)
+        atom = vocabulary.atom(low)
+        parts[atom] = parts.get(atom, AddressSet()) | made
+    for atom, addresses in sorted(parts.items()):
+        name = ANYWHERE if atom == 0 else _named(addresses)
+        yield Endpoint(EndpointKind.EXTERNAL, name, outside=addresses)
+
+
+def _named(addresses: AddressSet) -> str:
+    texts = addresses.texts()
+    return f"outside {', '.join(texts[:3])}{f' and {len(texts) - 3} more' if len(texts) > 3 else ''}"
+
+
+def hypothetical(scope: Scope) -> Endpoint | None:
+    """A pod that does not exist yet and would be in ``scope``; None when the selectors contradict themselves."""
+    labels = _satisfy(scope.pods)
+    spaces = _satisfy(scope.namespaces or {})
+    if labels is None or spaces is None:
+        return None
+    made = Endpoint(
+        EndpointKind.POD,
+        "(pod to come)",
+        namespace=scope.namespace or "(namespace to come)",
+        labels=labels,
+        namespace_labels=spaces,
+    )
+    return made if in_scope(scope, made) else None
+
+
+def _satisfy(selector: Any) -> dict[str, str] | None:
+    labels: dict[str, str] = {}
+    for key, operator, values in requirements(selector):
+        if operator == "In":
+            if key in labels and labels[key] not in values:
+                return None
+            labels.setdefault(key, values[0])
+        elif operator == "Exists":
+            labels.setdefault(key, "any")
+    return labels
+
+
+def matches_nobody(world: World, peer: PodPeer) -> bool:
+    return not any(in_scope(peer.scope, endpoint) for endpoint in world.endpoints)
