@@ -23,8 +23,6 @@ pytestmark = pytest.mark.kernel
 # What a plain kernel cannot load from text alone, and why.
 MATCHES_NOT_LOADED = {
     "nfacct": "the counter must have been made with the nfacct tool",
-    "recent": "lists are of one namespace's /proc and their number is limited by a module parameter",
-    "conntrack": "tuple options need -p consistency that random rules do not have (states are covered)",
 }
 TARGETS_NOT_LOADED: dict[str, str] = {}
 
