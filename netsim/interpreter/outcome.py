@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from netsim.linux.provenance import Provenance
 from netsim.packet.address import IPAddress
 from netsim.packet.model import Frame, Packet
+
+if TYPE_CHECKING:
+    from netsim.interpreter.state import State
 
 
 class Disposition(enum.StrEnum):
@@ -106,3 +110,5 @@ class Outcome:
     hops: tuple[Hop, ...]
     choices: tuple[str, ...] = ()  # what each random draw on the way chose, in order
     sent: Packet | None = None  # the packet as its sender made it
+    error_hops: tuple[Hop, ...] = ()  # the way of the ICMP error or reset back to the sender
+    state: State | None = field(default=None, compare=False, repr=False)  # what the kernels remember afterwards

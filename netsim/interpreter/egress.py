@@ -1,0 +1,233 @@
+"""From a decision to the wire: OUTPUT, POSTROUTING, fragmentation, neighbours and devices.
+
+    local_out ─▶ OUTPUT ─▶ (reroute) ─▶ output ─▶ POSTROUTING ─▶ finish ─▶ neighbour ─▶ transmit ─▶ veth, segment, tunnel
+    forward  ──────────────────────────────▲                                             │
+                                                                 lo, bridge ◀────────────┘
+
+Models ``ip_local_out``, ``ip_output``, ``ip_fragment``, ``neigh_resolve_output`` and IPv6's twins (Linux 6.x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netsim.interpreter import bridge, ingress, replies, tunnels
+from netsim.interpreter.explain import lookup_text
+from netsim.interpreter.hooks import run_hooks
+from netsim.interpreter.machine import Flight, Machine
+from netsim.interpreter.neighbours import resolve
+from netsim.interpreter.outcome import Disposition, StepKind
+from netsim.interpreter.scene import flow_hash
+from netsim.linux.fib import FibResult
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.netfilter.base import Hook
+from netsim.linux.route import RouteType
+from netsim.packet.address import Family
+from netsim.packet.codec import wire_length
+from netsim.packet.fragment import fragment
+from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
+
+UNREACHABLE = Disposition.UNREACHABLE
+
+
+def local_out(machine: Machine, flight: Flight, oif: str | None = None) -> None:
+    """A packet made in this namespace: choose route and source address, then OUTPUT (``ip_queue_xmit``)."""
+    packet = flight.packet
+    src = None if packet.src.is_unspecified else packet.src
+    found = _route_output(flight, oif)
+    if not _usable(machine, flight, found):
+        return
+    if src is None:
+        if found.prefsrc is None:
+            machine.drop(flight, f"no source address to reach {packet.dst}: EADDRNOTAVAIL", UNREACHABLE)
+            return
+        flight.packet = packet = replace(packet, src=found.prefsrc)
+    _take(machine, flight, found)
+    size = wire_length(packet)
+    if packet.dont_fragment and size > (mtu := _path_mtu(machine, flight)):
+        machine.drop(flight, f"{size} bytes do not fit the MTU {mtu}: EMSGSIZE", UNREACHABLE)
+        return
+    if run_hooks(machine, flight, Hook.OUTPUT):
+        output(machine, flight)
+
+
+def _route_output(flight: Flight, oif: str | None = None) -> FibResult:
+    packet, scene = flight.packet, flight.scene
+    src = None if packet.src.is_unspecified else packet.src
+    return scene.fib.lookup(
+        packet.dst, src=src, oif=oif, mark=flight.skb.mark, flow_hash=flow_hash(packet, scene) if src else 0
+    )
+
+
+def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
+    if found.ok:
+        return True
+    error = {RouteType.PROHIBIT: "EACCES", RouteType.UNREACHABLE: "EHOSTUNREACH", RouteType.BLACKHOLE: "EINVAL"}
+    name = error.get(found.type, "ENETUNREACH") if found.type else "ENETUNREACH"
+    provenance = found.route.provenance if found.route else None
+    text = f"{lookup_text(flight.packet.dst, found)}: {name}"
+    machine.drop(flight, text, UNREACHABLE, provenance=provenance)
+    return False
+
+
+def _take(machine: Machine, flight: Flight, found: FibResult) -> None:
+    flight.route = found
+    flight.skb.oif = "lo" if found.type is RouteType.LOCAL else found.device
+    provenance = found.route.provenance if found.route else None
+    machine.step(flight, StepKind.ROUTE, lookup_text(flight.packet.dst, found), provenance=provenance)
+
+
+def reroute(machine: Machine, flight: Flight) -> bool:
+    """Rules at OUTPUT changed what routing looks at (``ip_route_me_harder``). False if there is no route now."""
+    found = _route_output(flight)
+    if not _usable(machine, flight, found):
+        return False
+    _take(machine, flight, found)
+    return True
+
+
+def output(machine: Machine, flight: Flight) -> None:
+    """``ip_output``: POSTROUTING, then out of the device."""
+    flight.skb.iif = None
+    if run_hooks(machine, flight, Hook.POSTROUTING):
+        finish(machine, flight)
+
+
+def route_mtu(flight: Flight, forwarding: bool = False) -> int:
+    """The MTU of the route (locked into it) or of its device."""
+    route = flight.route
+    link = flight.scene.link(flight.skb.oif or (route.device if route else None))
+    if forwarding and route is not None:
+        link = flight.scene.link(route.device)
+    mtu = link.mtu if link is not None else 65535
+    if link is not None and link.kind is LinkKind.LOOPBACK:
+        mtu = max(mtu, 65536)
+    given = route.route.mtu if route is not None and route.route is not None else None
+    return min(mtu, given) if given else mtu
+
+
+def _path_mtu(machine: Machine, flight: Flight) -> int:
+    mtu = route_mtu(flight)
+    return min(mtu, machine.memory(flight).path_mtu.get(flight.packet.dst, mtu))
+
+
+def finish(machine: Machine, flight: Flight) -> None:
+    """``ip_finish_output``: cut to size, then on to the neighbour."""
+    packet, route = flight.packet, flight.route
+    assert route is not None
+    if flight.skb.oif == "lo":
+        _loop_back(machine, flight)
+        return
+    mtu = _path_mtu(machine, flight) if flight.local else route_mtu(flight)
+    if flight.fragment_size:
+        mtu = min(mtu, flight.fragment_size)
+    size = wire_length(packet)
+    if size <= mtu:
+        _to_neighbour(machine, flight, packet)
+        return
+    if packet.dont_fragment and not flight.fragment_size:
+        machine.drop(flight, f"{size} bytes do not fit the MTU {mtu}", UNREACHABLE)
+        replies.error(machine, flight, replies.FRAGMENTATION_NEEDED, mtu=mtu)
+        return
+    if not packet.ident and not packet.is_fragment:
+        packet = replace(packet, ident=machine.next_ident(flight))
+    pieces = fragment(packet, mtu)
+    sizes = " + ".join(str(wire_length(piece)) for piece in pieces)
+    machine.step(flight, StepKind.FRAGMENT, f"{size} bytes over MTU {mtu}: fragments of {sizes} bytes")
+    for piece in pieces:
+        part = flight.copy()
+        part.packet = piece
+        _to_neighbour(machine, part, piece)
+
+
+def _loop_back(machine: Machine, flight: Flight) -> None:
+    """The packet comes in again by lo; it keeps its connection, mark and route (``loopback_xmit``)."""
+    machine.wire(flight, "lo", "out", flight.packet)
+    looped = flight.copy()
+    looped.skb.iif, looped.skb.oif = "lo", None
+    looped.local, looped.bridged = False, False
+    machine.later(ingress.receive, looped)
+
+
+def _to_neighbour(machine: Machine, flight: Flight, packet: Packet) -> None:
+    """Find the next hop's MAC address on devices that need one (``neigh_resolve_output``)."""
+    route, scene = flight.route, flight.scene
+    assert route is not None
+    link = scene.link(flight.skb.oif)
+    if link is None:
+        machine.drop(flight, f"{flight.skb.oif}: no such device")
+        return
+    if not link.up:
+        machine.drop(flight, f"{link.name}: the device is down")
+        return
+    if link.mac is None or link.noarp or link.kind in _WITHOUT_NEIGHBOURS:
+        transmit(machine, flight, link, packet)
+        return
+    next_hop = route.gateway or packet.dst
+    found = resolve(machine.world, scene, link, next_hop)
+    if found is None:
+        text = f"{next_hop} dev {link.name}: nobody answers {'ARP' if packet.src.version == 4 else 'neighbour solicitation'}"
+        disposition = UNREACHABLE
+        machine.drop(flight, text, disposition)
+        replies.error(machine, flight, replies.HOST_UNREACHABLE)
+        return
+    machine.step(flight, StepKind.NEIGHBOUR, found.text, provenance=found.provenance)
+    ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
+    transmit(machine, flight, link, Frame(link.mac, found.mac, packet, ethertype))
+
+
+_WITHOUT_NEIGHBOURS = (LinkKind.LOOPBACK, LinkKind.TUN, LinkKind.IPIP)
+
+
+def transmit(machine: Machine, flight: Flight, link: Link, what: Frame | Packet) -> None:
+    """``dev_queue_xmit``: hand a frame (or, without a MAC address, a packet) to a device."""
+    if not link.up:
+        machine.drop(flight, f"{link.name}: the device is down")
+        return
+    machine.wire(flight, link.name, "out", what)
+    if link.kind is LinkKind.BRIDGE:
+        bridge.transmit(machine, flight, link, what)
+    elif link.kind is LinkKind.VXLAN:
+        tunnels.vxlan_transmit(machine, flight, link, what)
+    elif link.kind is LinkKind.IPIP:
+        tunnels.ipip_transmit(machine, flight, link)
+    elif link.kind is LinkKind.TUN:
+        tunnels.tun_transmit(machine, flight, link)
+    elif link.kind is LinkKind.VETH:
+        _veth(machine, flight, link, what)
+    elif link.kind is LinkKind.PHYSICAL:
+        _segment(machine, flight, link, what)
+    else:
+        machine.drop(flight, f"{link.name}: a {link.kind.value} device discards what it is given")
+
+
+def _leave(machine: Machine, flight: Flight, link: Link) -> None:
+    step = machine.step(flight, StepKind.DELIVER, f"left by {link.name}", decisive=True)
+    machine.end(flight, Disposition.LEFT, step)
+
+
+def _veth(machine: Machine, flight: Flight, link: Link, what: Frame | Packet) -> None:
+    if machine.only == flight.scene.name or link.peer is None:
+        _leave(machine, flight, link)
+        return
+    machine.later(ingress.arrive, flight.journey, *link.peer, what)
+
+
+def _segment(machine: Machine, flight: Flight, link: Link, what: Frame | Packet) -> None:
+    if machine.only == flight.scene.name or link.segment is None:
+        _leave(machine, flight, link)
+        return
+    packet = what.packet if isinstance(what, Frame) else what
+    mtu = machine.network.segment_mtu(link.segment)
+    if wire_length(packet) > mtu:
+        machine.drop(flight, f"{wire_length(packet)} bytes do not fit the segment {link.segment} (MTU {mtu})")
+        return
+    if isinstance(what, Frame):
+        there = machine.network.by_mac(link.segment, what.dst)
+    else:
+        route = flight.route
+        there = machine.network.on_segment(link.segment, (route.gateway if route else None) or packet.dst)
+    if there is None:
+        machine.drop(flight, f"{link.segment}: no host for the frame")
+        return
+    machine.later(ingress.arrive, flight.journey, *there, what)

@@ -1,0 +1,200 @@
+"""Netfilter hooks: which functions run where and in which order, and what a rule may ask of the world.
+
+    hook           priority: function
+    PREROUTING     -400 defrag  -300 raw  -200 conntrack  -150 mangle  -100 nat (destination)
+    INPUT                                                 -150 mangle     0 filter  50 security  100 nat (source)  confirm
+    FORWARD                                               -150 mangle     0 filter  50 security
+    OUTPUT         -400 defrag  -300 raw  -200 conntrack  -150 mangle  -100 nat (destination)    0 filter  50 security
+    POSTROUTING                                           -150 mangle                     100 nat (source)         confirm
+
+A rule engine contributes hook functions through ``PROVIDERS``; iptables is one of them and conntrack another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from netsim.interpreter import egress, nat, replies, tracking
+from netsim.interpreter.machine import Flight, Machine
+from netsim.interpreter.outcome import DecidedBy, Disposition, Step, StepKind
+from netsim.interpreter.scene import Scene
+from netsim.linux.netfilter.base import TABLE_HOOKS, CtState, Hook, Nat, Reject, Skb, Verdict
+from netsim.linux.netfilter.rule import Rule
+from netsim.linux.netfilter.table import Table
+from netsim.linux.netfilter.text import print_rule
+from netsim.linux.netfilter.walk import Walk, walk
+from netsim.packet.address import Family, IPAddress
+
+LAST = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class HookFunction:
+    """``run`` answers whether the packet goes on; if not, it has recorded why (or holds the packet back)."""
+
+    priority: int
+    name: str
+    run: Callable[[Machine, Flight, Hook], bool]
+
+
+Provider = Callable[[Scene, Family, Hook], Iterable[HookFunction]]
+
+
+def run_hooks(machine: Machine, flight: Flight, hook: Hook) -> bool:
+    """Pass the packet through every function at ``hook``; False if it goes no further."""
+    return all(function.run(machine, flight, hook) for function in _functions(flight.scene, flight.family, hook))
+
+
+def _functions(scene: Scene, family: Family, hook: Hook) -> tuple[HookFunction, ...]:
+    known = scene.hooks.get((family, hook))
+    if known is None:
+        found = [function for provider in PROVIDERS for function in provider(scene, family, hook)]
+        known = scene.hooks[family, hook] = tuple(sorted(found, key=lambda f: f.priority))
+    return known
+
+
+def conntrack_hooks(scene: Scene, family: Family, hook: Hook) -> Iterable[HookFunction]:
+    if not scene.tracks(family):
+        return
+    if hook in (Hook.PREROUTING, Hook.OUTPUT):
+        yield HookFunction(-400, "defrag", tracking.defrag)
+        yield HookFunction(-200, "conntrack", tracking.track)
+    elif hook in (Hook.INPUT, Hook.POSTROUTING):
+        yield HookFunction(LAST, "confirm", tracking.confirm)
+
+
+_PRIORITY = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+
+
+def iptables_hooks(scene: Scene, family: Family, hook: Hook) -> Iterable[HookFunction]:
+    ruleset = scene.namespace.rulesets.get(family)
+    for name, table in ruleset.tables.items() if ruleset else ():
+        if hook not in TABLE_HOOKS[name]:
+            continue
+        if name == "nat":
+            priority = 100 if nat.changes_source(hook) else -100
+            yield HookFunction(priority, name, lambda m, f, h, table=table: _nat_table(m, f, h, table))  # type: ignore[misc]
+        else:
+            yield HookFunction(_PRIORITY[name], name, lambda m, f, h, table=table: _table(m, f, h, table))  # type: ignore[misc]
+
+
+PROVIDERS: list[Provider] = [conntrack_hooks, iptables_hooks]
+
+
+def _table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
+    before, mark = flight.packet, flight.skb.mark
+    ended, step = _walk(machine, flight, hook, table)
+    if ended.notrack:
+        flight.skb.ct, flight.skb.ct_state = None, CtState.UNTRACKED
+    if ended.action is Verdict.DROP:
+        machine.end(flight, Disposition.DROPPED, step)
+        return False
+    if isinstance(ended.action, Reject):
+        machine.end(flight, Disposition.REJECTED, step)
+        replies.reject(machine, flight, ended.action.with_)
+        return False
+    after = flight.packet
+    changed = (before.src, before.dst, before.tos, mark) != (after.src, after.dst, after.tos, flight.skb.mark)
+    if hook is Hook.OUTPUT and table.name == "mangle" and changed:
+        return egress.reroute(machine, flight)
+    return True
+
+
+def _nat_table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
+    if flight.skb.ct is None:
+        return True
+    destination = flight.packet.dst
+    if nat.wants_table(flight, hook):
+        ended, step = _walk(machine, flight, hook, table)
+        if ended.action is Verdict.DROP:
+            machine.end(flight, Disposition.DROPPED, step)
+            return False
+        action = ended.action if isinstance(ended.action, Nat) else None
+        if not nat.setup(machine, flight, hook, action):
+            return False
+        if action is not None and not nat.changes_source(hook) and not flight.journey.is_error:
+            flight.journey.translated = DecidedBy(flight.scene.name, flight.scene.node, step)
+    if not nat.translate(machine, flight, hook):
+        return False
+    if hook is Hook.OUTPUT and flight.packet.dst != destination:
+        return egress.reroute(machine, flight)
+    return True
+
+
+def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[Walk, Step]:
+    """Walk the table, recording each rule that matched; the step that decided is marked so."""
+    family = flight.family
+    steps: list[Step] = []
+
+    def on_step(chain: str, number: int, rule: Rule) -> None:
+        text = print_rule(chain, rule, family)
+        steps.append(
+            Step(
+                StepKind.RULE,
+                text,
+                hook=hook.value,
+                table=table.name,
+                chain=chain,
+                rule=number,
+                provenance=rule.provenance,
+            )
+        )
+
+    environment = RuleEnvironment(machine, flight, hook, table.name)
+    mark = flight.skb.mark
+    ended = walk(table, hook.value, flight.skb, environment, on_step)
+    flight.journey.rules += ended.evaluated
+    final = ended.action is Verdict.DROP or isinstance(ended.action, Reject | Nat)
+    if ended.policy and final:
+        text = f":{hook.value} {ended.action.value}" if isinstance(ended.action, Verdict) else ""
+        steps.append(Step(StepKind.RULE, text, hook=hook.value, table=table.name, chain=hook.value, decisive=True))
+    elif final and steps:
+        steps[-1] = replace(steps[-1], decisive=True)
+    if mark != flight.skb.mark and steps:
+        last = steps[-1]
+        steps[-1] = replace(last, before=f"mark {mark:#x}", after=f"mark {flight.skb.mark:#x}")
+    flight.hop.steps.extend(steps)
+    nothing = Step(StepKind.RULE, f":{hook.value} ACCEPT", hook=hook.value, table=table.name, chain=hook.value)
+    return ended, steps[-1] if steps else nothing
+
+
+class RuleEnvironment:
+    """What one rule walk may ask (``netsim.linux.netfilter.base.Environment``)."""
+
+    __slots__ = ("_flight", "_machine", "family", "hook", "now", "table")
+
+    def __init__(self, machine: Machine, flight: Flight, hook: Hook, table: str) -> None:
+        self._machine, self._flight = machine, flight
+        self.family, self.hook, self.table, self.now = flight.family, hook, table, machine.state.now
+
+    def address_type(self, address: IPAddress, device: str | None = None) -> str:
+        return self._flight.scene.fib.address_type(address, device)
+
+    def chance(self, probability: float, why: str) -> bool:
+        return self._machine.oracle.chance(probability, why)
+
+    def in_set(self, name: str, elements: Sequence[Any]) -> bool:
+        sets = self._flight.scene.namespace.ipsets
+        return sets[name].contains(elements, sets)
+
+    def recent(self, name: str) -> dict[IPAddress, list[float]]:
+        return self._machine.memory(self._flight).recent.setdefault(name, {})
+
+    def count(self, name: str) -> None:
+        counters = self._machine.memory(self._flight).counters
+        counters[name] = counters.get(name, 0) + 1
+
+    def rate(self, key: object) -> dict[str, float]:
+        return self._machine.memory(self._flight).rates.setdefault(key, {})
+
+    def reverse_path_ok(self, skb: Skb, loose: bool, accept_local: bool) -> bool:
+        """``rpfilter_lookup_reverse``: a route to the source, of type unicast (or local), by the ingress device."""
+        scene = self._flight.scene
+        found = scene.fib.lookup(skb.packet.src, src=skb.packet.dst, mark=skb.mark)
+        if found.type is None or not found.ok:
+            return False
+        if found.type.value == "local":
+            return accept_local
+        return loose or skb.iif in {hop.device for hop in found.alternatives}

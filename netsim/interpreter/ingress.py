@@ -1,0 +1,176 @@
+"""From the wire to a decision: device, PREROUTING, input routing, local delivery or forwarding.
+
+Models ``ip_rcv``/``ip_route_input_slow``/``ip_forward``/``ip_local_deliver`` and their IPv6 twins (Linux 6.x).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from netsim.interpreter import bridge, egress, replies, tunnels
+from netsim.interpreter.explain import lookup_text
+from netsim.interpreter.hooks import run_hooks
+from netsim.interpreter.machine import MAX_HOPS, Flight, Journey, Machine
+from netsim.interpreter.outcome import Disposition, StepKind
+from netsim.interpreter.scene import flow_hash
+from netsim.interpreter.tracking import defrag
+from netsim.linux.fib import FibResult
+from netsim.linux.netfilter.base import Hook, Skb
+from netsim.linux.route import RouteType
+from netsim.packet.address import Family
+from netsim.packet.codec import wire_length
+from netsim.packet.describe import describe
+from netsim.packet.fragment import with_header
+from netsim.packet.icmp import quoted
+from netsim.packet.model import Frame, Icmp, Packet, Proto
+
+UNREACHABLE = Disposition.UNREACHABLE
+
+
+def arrive(machine: Machine, journey: Journey, namespace: str, device: str, what: Frame | Packet) -> None:
+    """``what`` comes in by ``device``."""
+    scene = machine.world.scene(namespace)
+    framed = isinstance(what, Frame)
+    packet = what.packet if isinstance(what, Frame) else what
+    hop = machine.hop(journey, scene, device, again=packet.is_fragment)
+    flight = Flight(scene, hop, journey, Skb(with_header(packet), iif=device))
+    machine.wire(flight, device, "in", what)
+    link = scene.link(device)
+    if link is None or not link.up:
+        machine.drop(flight, f"{device}: {'no such device' if link is None else 'the device is down'}")
+        return
+    journey.arrivals += 1
+    key = (namespace, device, replace(packet, ttl=0, ident=0), what.dst if isinstance(what, Frame) else None)
+    if key in journey.seen or journey.arrivals > MAX_HOPS:
+        machine.drop(flight, f"{describe(packet)} came round to {namespace} again", Disposition.LOOPED)
+        return
+    journey.seen.add(key)
+    if namespace == "external":
+        step = machine.step(flight, StepKind.DELIVER, "received by a host outside", decisive=True)
+        machine.end(flight, Disposition.LEFT, step, receiver=namespace)
+        return
+    if isinstance(what, Frame):
+        flight.frame_src, flight.frame_dst = what.src, what.dst
+    if link.master is not None and framed:
+        bridge.receive(machine, flight, link)
+    elif isinstance(what, Frame) and link.mac is not None and not _for_us(what.dst, link.mac):
+        machine.drop(flight, f"{device}: the frame is for another host ({what.dst})", minor=True)
+    else:
+        receive(machine, flight)
+
+
+def _for_us(destination: str, mac: str) -> bool:
+    return destination == mac or is_multicast_mac(destination)
+
+
+def is_multicast_mac(mac: str) -> bool:
+    return bool(int(mac[:2], 16) & 1)
+
+
+def receive(machine: Machine, flight: Flight) -> None:
+    """An IP packet has come in by ``skb.iif``: PREROUTING, then routing."""
+    if run_hooks(machine, flight, Hook.PREROUTING):
+        routed(machine, flight)
+
+
+def routed(machine: Machine, flight: Flight) -> None:
+    """Behind PREROUTING. A packet that looped back keeps the route it was sent by."""
+    if flight.route is None:
+        found = route_input(machine, flight)
+        if found is None:
+            return
+        flight.route = found
+    if flight.route.type in (RouteType.LOCAL, RouteType.BROADCAST):
+        local_deliver(machine, flight)
+    else:
+        forward(machine, flight)
+
+
+def route_input(machine: Machine, flight: Flight) -> FibResult | None:
+    """``ip_route_input_slow``: the route, or None when the packet ended here."""
+    packet, skb, scene = flight.packet, flight.skb, flight.scene
+    assert skb.iif is not None
+    if (why := scene.fib.martian(packet.src, packet.dst, skb.iif)) is not None:
+        machine.drop(flight, why, table="local")
+        return None
+    found = scene.fib.lookup(packet.dst, src=packet.src, iif=skb.iif, mark=skb.mark, flow_hash=flow_hash(packet, scene))
+    forwarding = scene.sysctls.forwarding(packet.src.version)
+    provenance = found.route.provenance if found.route is not None else None
+    if packet.dst.is_multicast:
+        machine.drop(flight, f"{packet.dst}: multicast is not routed here")
+        return None
+    if found.type is None or not found.ok:
+        text = lookup_text(packet.dst, found)
+        machine.drop(flight, text, UNREACHABLE, provenance=provenance)
+        if found.type is not RouteType.BLACKHOLE and (forwarding or flight.family is Family.IPV6):
+            replies.error(machine, flight, _UNREACHABLE_CODES.get(found.type, replies.NET_UNREACHABLE))
+        return None
+    local = found.type in (RouteType.LOCAL, RouteType.BROADCAST)
+    if not local and not forwarding:
+        machine.drop(
+            flight, f"{packet.dst} is not an address of this host and forwarding is off (ip_forward=0)", UNREACHABLE
+        )
+        return None
+    if (why := scene.fib.reverse_path(packet.src, packet.dst, skb.iif, skb.mark)) is not None:
+        machine.drop(flight, why)
+        return None
+    machine.step(flight, StepKind.ROUTE, lookup_text(packet.dst, found), provenance=provenance)
+    return found
+
+
+_UNREACHABLE_CODES: dict[RouteType | None, tuple[int, int]] = {
+    RouteType.PROHIBIT: replies.PROHIBITED,
+    RouteType.UNREACHABLE: replies.HOST_UNREACHABLE,
+}
+
+
+def forward(machine: Machine, flight: Flight) -> None:
+    """``ip_forward``/``ip6_forward``: TTL and MTU are checked before the FORWARD hook."""
+    route, packet = flight.route, flight.packet
+    assert route is not None
+    assert route.device is not None
+    if flight.family is Family.IPV6 and (packet.src.is_link_local or packet.dst.is_link_local):
+        machine.drop(flight, "link-local addresses are not forwarded", UNREACHABLE)
+        return
+    if packet.ttl <= 1:
+        machine.drop(flight, f"TTL {packet.ttl} is used up", UNREACHABLE)
+        replies.error(machine, flight, replies.TTL_EXCEEDED)
+        return
+    mtu = egress.route_mtu(flight, forwarding=True)
+    stuck = packet.dont_fragment or flight.family is Family.IPV6
+    size = flight.fragment_size or wire_length(packet)
+    if stuck and size > mtu:
+        machine.drop(flight, f"{size} bytes do not fit the MTU {mtu} of {route.device}", UNREACHABLE)
+        replies.error(machine, flight, replies.FRAGMENTATION_NEEDED, mtu=mtu)
+        return
+    flight.packet = replace(packet, ttl=packet.ttl - 1)
+    flight.skb.oif = route.device
+    if run_hooks(machine, flight, Hook.FORWARD):
+        egress.output(machine, flight)
+
+
+def local_deliver(machine: Machine, flight: Flight) -> None:
+    """INPUT, then the tunnel that the packet belongs to, or the process (whether one listens is not modelled)."""
+    flight.skb.oif = None
+    if flight.packet.is_fragment and not defrag(machine, flight, Hook.INPUT):
+        return
+    if not run_hooks(machine, flight, Hook.INPUT) or tunnels.decapsulate(machine, flight):
+        return
+    packet = flight.packet
+    _learn_mtu(machine, flight)
+    text = f"delivered to {flight.scene.name}" + (f" by {flight.skb.iif}" if flight.skb.iif else "")
+    step = machine.step(flight, StepKind.DELIVER, f"{packet.dst}: {text}", decisive=True)
+    machine.end(flight, Disposition.DELIVERED, step, receiver=flight.scene.name)
+
+
+def _learn_mtu(machine: Machine, flight: Flight) -> None:
+    """A sender that is told of a smaller MTU on the way keeps to it."""
+    packet = flight.packet
+    if not isinstance(packet.body, Icmp):
+        return
+    needed = (Proto.ICMP, 3, 4) if flight.family is Family.IPV4 else (Proto.ICMPV6, 2, 0)
+    if (packet.proto, packet.body.type, packet.body.code) != needed:
+        return
+    inner = quoted(packet)
+    if inner is not None:
+        machine.memory(flight).path_mtu[inner.dst] = packet.body.rest & (0xFFFF if needed[0] == 1 else 0xFFFFFFFF)

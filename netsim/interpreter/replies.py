@@ -1,0 +1,95 @@
+"""What the kernel itself sends back: ICMP errors (``icmp_send``, ``icmp6_send``) and TCP resets (``nf_send_reset``)."""
+
+from __future__ import annotations
+
+from netsim.interpreter import egress
+from netsim.interpreter.machine import Flight, Journey, Machine
+from netsim.interpreter.outcome import IcmpError
+from netsim.interpreter.tracking import attach
+from netsim.linux.netfilter.base import CtState, Skb
+from netsim.packet.address import Family, IPAddress
+from netsim.packet.icmp import SAME, error_allowed, icmp_error, name
+from netsim.packet.model import Packet, Proto, Tcp, TcpFlag
+
+HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3, 0), (3, 4), (3, 13)
+TTL_EXCEEDED = (11, 0)
+_REJECT_WITH = {
+    "icmp-net-unreachable": (3, 0),
+    "icmp-host-unreachable": (3, 1),
+    "icmp-proto-unreachable": (3, 2),
+    "icmp-port-unreachable": (3, 3),
+    "icmp-net-prohibited": (3, 9),
+    "icmp-host-prohibited": (3, 10),
+    "icmp-admin-prohibited": (3, 13),
+    "icmp6-no-route": (1, 0),
+    "icmp6-adm-prohibited": (1, 1),
+    "icmp6-addr-unreachable": (1, 3),
+    "icmp6-port-unreachable": (1, 4),
+    "icmp6-policy-fail": (1, 5),
+    "icmp6-reject-route": (1, 6),
+}
+
+
+def error(machine: Machine, flight: Flight, same: tuple[int, int], *, mtu: int = 0) -> None:
+    """Send the ICMP error that IPv4 calls ``same``; IPv6 packets get its counterpart."""
+    kind = same if flight.family is Family.IPV4 else SAME[same]
+    _send(machine, flight, *kind, mtu=mtu)
+
+
+def reject(machine: Machine, flight: Flight, with_: str) -> None:
+    """Answer as ``-j REJECT --reject-with`` says."""
+    if with_ == "tcp-reset":
+        _reset(machine, flight)
+    else:
+        _send(machine, flight, *_REJECT_WITH[with_])
+
+
+def _source(flight: Flight) -> IPAddress | None:
+    """The destination that was addressed, if it is ours; else the address on the way back to the sender."""
+    packet = flight.packet
+    if flight.scene.has_address(packet.dst):
+        return packet.dst
+    return flight.scene.fib.lookup(packet.src).prefsrc
+
+
+def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 0) -> None:
+    packet = flight.packet
+    if not error_allowed(packet) or flight.scene.fib.address_type(packet.dst) == "BROADCAST":
+        return
+    source = _source(flight)
+    if source is None:
+        return
+    message = icmp_error(packet, kind, code, source, mtu=mtu)
+    record = IcmpError(kind, code, name(packet.family, kind, code), source, message, False, mtu or None)
+    launch(machine, flight, message, record)
+
+
+def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError, related: bool = True) -> None:
+    """Start the journey of an answer made here; it belongs to the offender's connection (``nf_ct_attach``)."""
+    if flight.journey.is_error:
+        return
+    journey = Journey(origin=flight.scene.name, is_error=True)
+    flight.journey.icmp, flight.journey.error = record, journey
+    answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
+    entry = flight.skb.ct
+    if entry is not None and related:
+        attach(answer, entry, not flight.skb.ct_reply)
+    elif entry is not None:
+        answer.skb.ct, answer.skb.ct_reply = entry, not flight.skb.ct_reply
+        answer.skb.ct_state = CtState.ESTABLISHED if answer.skb.ct_reply else CtState.NEW
+    machine.later(egress.local_out, answer)
+
+
+def _reset(machine: Machine, flight: Flight) -> None:
+    packet = flight.packet
+    body = packet.body
+    if not isinstance(body, Tcp) or body.flags & TcpFlag.RST or packet.fragment_offset:
+        return
+    if body.flags & TcpFlag.ACK:
+        reset = Tcp(body.dport, body.sport, TcpFlag.RST, seq=body.ack, window=0)
+    else:
+        length = len(body.payload) + bool(body.flags & TcpFlag.SYN) + bool(body.flags & TcpFlag.FIN)
+        acknowledged = (body.seq + length) & 0xFFFFFFFF
+        reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
+    message = Packet(packet.dst, packet.src, Proto.TCP, reset, dont_fragment=True)
+    launch(machine, flight, message, IcmpError(-1, 0, "tcp-reset", packet.dst, message, False), related=False)
