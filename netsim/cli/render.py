@@ -1,0 +1,148 @@
+"""``netsim render NODE [WHAT…]``: what the node's kernel would hold, in each tool's own words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netsim.linux.network import Namespace
+
+# what can be asked for → the tool whose output it is
+KINDS = {
+    "iptables": "iptables-save",
+    "ip6tables": "ip6tables-save",
+    "ipset": "ipset save",
+    "route": "ip route show table all, with the kernel's own left out",
+    "rule": "ip rule",
+    "neigh": "ip neigh",
+    "fdb": "bridge fdb",
+    "link": "ip link",
+    "addr": "ip addr",
+    "sysctl": "sysctl, what differs from the defaults",
+}
+ABSENT = ("ipvs", "nft", "bird")
+
+
+def add(commands: Any, program: str) -> None:
+    from netsim.cli.parser import input_options
+
+    listed = "\n".join(f"  {name:<10} as {tool}" for name, tool in KINDS.items())
+    parser = commands.add_parser(
+        "render",
+        help="exactly what a node's kernel would hold",
+        description="Print the rules, sets, routes and tables of one node, each in its own tool's format.",
+        epilog=f"""\
+what there is (all of it by default):
+{listed}
+
+examples:
+  {program} render -f @example n1 iptables
+  {program} render -f @example n2 route fdb neigh
+  {program} render -f @example --pod shop/web-0 addr route -o json""",
+    )
+    parser.add_argument("node", metavar="NODE", nargs="?", help="the node, as n1 or node/n1")
+    parser.add_argument("what", metavar="WHAT", nargs="*", help=f"any of: {' '.join((*KINDS, *ABSENT))}")
+    parser.add_argument("--pod", metavar="NS/NAME", help="a pod's network namespace instead of its node's")
+    parser.add_argument("--form", choices=("save", "restore"), default="save",
+                        help="iptables as saved, or as kube-proxy feeds it to iptables-restore")  # fmt: skip
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    input_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: Any) -> int:
+    from netsim.cli import inputs
+    from netsim.cli.places import Places
+    from netsim.errors import UsageError
+
+    if inputs.print_kubectl(options):
+        return 0
+    node, what = options.node, list(options.what)
+    if options.pod is not None and node is not None:
+        what, node = [node, *what], None  # there is no NODE to name: all of it is WHAT
+    if options.pod is None and node is None:
+        raise UsageError("which node? netsim render NODE, or --pod NS/NAME")
+    unknown = [name for name in what if name not in KINDS and name not in ABSENT]
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: not among {' '.join((*KINDS, *ABSENT))}")
+    made = inputs.assembled(options)
+    places = Places(made.cluster, made.network, options.namespace or "default")
+    if options.pod is not None:
+        place = places.source(options.pod)
+    else:
+        place = places.source(node if node.startswith("node/") else f"node/{node}")
+    assert place.namespace is not None
+    held = made.network.namespace(place.namespace)
+    for name in what:
+        if name in ABSENT:
+            inputs.talk(options).note(f"{name} is not used by this cluster's data plane")
+    chosen = list(dict.fromkeys(what or KINDS))
+    restore = _restorer(options, made, held) if options.form == "restore" else None
+    if options.output == "json":
+        _print_json(held, chosen, restore)
+        return 0
+    titled = len(chosen) > 1
+    for name in chosen:
+        lines = _lines(held, name, restore)
+        first = next(lines, None)
+        if first is None:
+            continue
+        if titled:
+            sys.stdout.write(f"# {KINDS[name]}\n")
+        sys.stdout.write(first + "\n")
+        sys.stdout.writelines(line + "\n" for line in lines)
+    return 0
+
+
+def _print_json(held: Namespace, chosen: list[str], restore: Restore | None) -> None:
+    import json
+
+    objects = {name: "".join(f"{line}\n" for line in _lines(held, name, restore)) for name in chosen}
+    document = {
+        "apiVersion": "netsim/v1alpha1",
+        "kind": "Render",
+        "node": held.node,
+        "namespace": held.name,
+        "objects": objects,
+    }
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+Restore = Callable[[int], str]
+
+
+def _restorer(options: Any, made: Any, held: Namespace) -> Restore:
+    from netsim.errors import UsageError
+    from netsim.packet.address import Family
+
+    document = getattr(made.proxy, "restore_document", None)
+    if document is None or held.node is None or options.pod is not None:
+        raise UsageError("--form restore: only a node whose proxy feeds iptables-restore has such a form")
+    return lambda version: str(document(held.node, Family(version)))
+
+
+def _lines(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]:
+    """One kind of kernel object as its tool prints it; lines come as they are made, so that big tables stream."""
+    from netsim.linux import iproute_text
+    from netsim.packet.address import Family
+
+    if name in ("iptables", "ip6tables"):
+        version = 4 if name == "iptables" else 6
+        if restore is not None:
+            yield from restore(version).splitlines()
+        elif (ruleset := held.rulesets.get(Family(version))) is not None:
+            from netsim.linux.netfilter.text import print_save
+
+            yield from print_save(ruleset)
+    elif name == "ipset":
+        from netsim.linux.ipset import print_save as print_sets
+
+        yield from print_sets(held.ipsets)
+    elif name == "sysctl":
+        from netsim.linux.sysctl import sysctl_lines
+
+        yield from sysctl_lines(held.sysctls)
+    elif name in KINDS:
+        yield from getattr(iproute_text, f"{name}_lines")(held)
