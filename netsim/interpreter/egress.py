@@ -165,10 +165,12 @@ def _to_neighbour(machine: Machine, flight: Flight, packet: Packet) -> None:
         return
     next_hop = route.gateway or packet.dst
     found = resolve(machine.world, scene, link, next_hop)
+    if found is None and machine.only == scene.name and link.kind is not LinkKind.VXLAN:
+        _leave(machine, flight, link)  # who is out there is not known: somebody answers
+        return
     if found is None:
         text = f"{next_hop} dev {link.name}: nobody answers {'ARP' if packet.src.version == 4 else 'neighbour solicitation'}"
-        disposition = UNREACHABLE
-        machine.drop(flight, text, disposition)
+        machine.drop(flight, text, UNREACHABLE)
         replies.error(machine, flight, replies.HOST_UNREACHABLE)
         return
     machine.step(flight, StepKind.NEIGHBOUR, found.text, provenance=found.provenance)
@@ -208,6 +210,9 @@ def _leave(machine: Machine, flight: Flight, link: Link) -> None:
 
 def _veth(machine: Machine, flight: Flight, link: Link, what: Frame | Packet) -> None:
     if machine.only == flight.scene.name or link.peer is None:
+        _leave(machine, flight, link)
+        return
+    if machine.world.find(link.peer[0]) is None:
         _leave(machine, flight, link)
         return
     machine.later(ingress.arrive, flight.journey, *link.peer, what)

@@ -86,9 +86,9 @@ def _beyond(world: World, scene: Scene, link: Link) -> Iterator[tuple[Scene, Lin
         for port in scene.ports.get(link.name, ()):
             yield from _beyond(world, scene, port)
     elif link.peer is not None:
-        other = world.scene(link.peer[0])
-        far = other.link(link.peer[1])
-        if far is not None:
+        other = world.find(link.peer[0])
+        far = other.link(link.peer[1]) if other is not None else None
+        if other is not None and far is not None:
             yield other, far
 
 

@@ -103,6 +103,13 @@ class World:
             scene = self._scenes[name] = Scene(self.network.namespace(name))
         return scene
 
+    def find(self, name: str) -> Scene | None:
+        """The scene, or None for a namespace that is not modelled (the far end of a dumped node's veth)."""
+        try:
+            return self.scene(name)
+        except KeyError:
+            return None
+
 
 def flow_hash(packet: Packet, scene: Scene) -> int:
     """The multipath hash. The kernel keys it at random for every boot; this one is constant: CRC-32 of the addresses,
