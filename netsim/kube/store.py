@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -61,7 +62,7 @@ class Store:
     def typed(self, kind: str, cls: type[T], namespace: str | None = None) -> Iterator[T]:
         return cast("Iterator[T]", self.list(kind, namespace))
 
-    def kinds(self) -> list[str]:
+    def kinds(self) -> builtins.list[str]:
         return [kind for kind, held in self._objects.items() if held]
 
     def count(self, kind: str) -> int:

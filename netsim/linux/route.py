@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from netsim.linux.provenance import Provenance
-from netsim.packet.address import IPAddress, IPInterface, IPNetwork
+from netsim.packet.address import Family, IPAddress, IPInterface, IPNetwork
 
 TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT = 255, 254, 253
 
@@ -63,7 +63,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """``ip rule``: look into ``table`` (or end with ``action``) when everything given agrees."""
+    """``ip rule``: look into ``table`` (or end with ``action``) when everything given agrees.
+
+    ``family`` None: that of the prefixes given, or both families if none is."""
 
     priority: int
     table: int = TABLE_MAIN
@@ -76,6 +78,7 @@ class RoutingRule:
     invert: bool = False
     action: str = "lookup"  # lookup, blackhole, unreachable, prohibit
     provenance: Provenance | None = field(default=None, compare=False)
+    family: Family | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,11 @@ class Sysctls:
             own = int(self._values.get(key, self._values.get(f"net.ipv4.conf.default.{name}", "0")))
         return max(whole, own) if name in _LARGER else int(bool(whole or own))
 
+    def ipv6_disabled(self, device: str) -> bool:
+        """Setting ``all`` sets every device; a device's own value comes later and wins."""
+        whole = self.text("net.ipv6.conf.all.disable_ipv6")
+        return self._values.get(f"net.ipv6.conf.{device}.disable_ipv6", whole) != "0"
+
     def forwarding(self, version: int) -> bool:
         if version == 4:
             return bool(self.number("net.ipv4.ip_forward") or self.number("net.ipv4.conf.all.forwarding"))

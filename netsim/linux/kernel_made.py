@@ -1,0 +1,142 @@
+"""What the kernel adds by itself: loopback and link-local addresses, and the routes that addresses bring.
+
+Models ``inet_insert_ifa`` and ``fib_add_ifaddr`` (IPv4), ``addrconf`` and ``anycast`` (IPv6) of Linux 6.1.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.network import Namespace
+from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Address, Route, RouteType
+from netsim.linux.sysctl import Sysctls
+from netsim.packet.address import Family, IPAddress, family_of, host_network, interface, network
+
+SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+USER_METRIC6 = 1024  # IP6_RT_PRIO_USER: what an IPv6 route without a metric gets
+_NO_LINK_LOCAL = {LinkKind.LOOPBACK, LinkKind.IPIP, LinkKind.TUN}
+
+
+def link_local(mac: str) -> IPAddress:
+    """The EUI-64 link-local address of a device (addrconf_ifid_eui48)."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    return ipaddress.IPv6Address(
+        bytes.fromhex("fe80" + "00" * 6) + bytes((octets[0] ^ 2,)) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    )
+
+
+def all_addresses(namespace: Namespace) -> dict[str, list[Address]]:
+    """The addresses of every device in the order of ``ip addr``, with 127.0.0.1, ::1 and fe80::/64 where nobody gave them.
+
+    IPv4: host scope before link before global, secondary addresses last. IPv6: global before link, the newest first."""
+    sysctls = Sysctls(namespace.sysctls)
+    held: dict[str, list[Address]] = {link.name: [] for link in namespace.links}
+    for address in namespace.addresses:
+        held.setdefault(address.device, []).append(address)
+    for link in namespace.links:
+        if link.up:
+            held[link.name] = [*held[link.name], *_implied(link, held[link.name], sysctls)]
+    return {device: list(_ordered(addresses)) for device, addresses in held.items()}
+
+
+def _implied(link: Link, given: Iterable[Address], sysctls: Sysctls) -> Iterator[Address]:
+    six = not sysctls.ipv6_disabled(link.name)
+    if link.kind is LinkKind.LOOPBACK:
+        if not any(a.interface.ip.is_loopback and a.interface.version == 4 for a in given):
+            yield Address(link.name, interface("127.0.0.1/8"), "host")
+        if six and not any(a.interface.ip.is_loopback and a.interface.version == 6 for a in given):
+            yield Address(link.name, interface("::1/128"), "host")
+    elif six and link.mac is not None and link.kind not in _NO_LINK_LOCAL:
+        if not any(a.interface.version == 6 and a.interface.ip.is_link_local for a in given):
+            yield Address(link.name, interface(f"{link_local(link.mac)}/64"), "link")
+
+
+def _ordered(addresses: list[Address]) -> Iterator[Address]:
+    four = [a for a in addresses if a.interface.version == 4]
+    first = [a for a in four if primary_of(a, four) is a]
+    yield from sorted(first, key=lambda a: -SCOPES.get(a.scope, 0))
+    yield from (a for a in four if primary_of(a, four) is not a)
+    six = [a for a in reversed(addresses) if a.interface.version == 6]
+    yield from sorted(six, key=lambda a: a.interface.ip.is_link_local)
+
+
+def primary_of(address: Address, given: Iterable[Address]) -> Address:
+    """The address of the same IPv4 subnet and device that came first; ``address`` itself unless it is a secondary one."""
+    if address.interface.version == 6:
+        return address
+    return next(
+        (a for a in given if a.device == address.device and a.interface.network == address.interface.network), address
+    )
+
+
+def kernel_routes(namespace: Namespace) -> Iterator[Route]:
+    """Every local, connected, broadcast, anycast and multicast route, in the order of the devices."""
+    sysctls = Sysctls(namespace.sysctls)
+    addresses = all_addresses(namespace)
+    for link in namespace.links:
+        if not link.up:
+            continue
+        held = addresses[link.name]
+        given = [a for a in namespace.addresses if a.device == link.name]
+        for address in sorted(held, key=lambda a: a.interface.version):
+            yield from kernel_routes_of(
+                address,
+                primary=primary_of(address, given),
+                loopback=link.kind is LinkKind.LOOPBACK,
+                forwarding=sysctls.forwarding(6),
+            )
+        if sysctls.ipv6_disabled(link.name) or link.kind in (LinkKind.LOOPBACK, LinkKind.IPIP):
+            continue
+        if not any(a.interface.version == 6 and a.interface.network == network("fe80::/64") for a in held):
+            yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256)
+        yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
+                    protocol="kernel", metric=256)  # fmt: skip
+
+
+def kernel_routes_of(
+    address: Address, *, primary: Address | None = None, loopback: bool = False, forwarding: bool = False
+) -> Iterator[Route]:
+    """The routes that one address brings. ``primary``: the first address of the same subnet, whose name a secondary
+    IPv4 address answers by; ``loopback``: it sits on lo; ``forwarding``: IPv6 routers join the subnet's anycast address."""
+    if address.interface.version == 4:
+        yield from _routes4(address, primary or address, loopback)
+    else:
+        yield from _routes6(address, forwarding)
+
+
+def _routes4(address: Address, primary: Address, loopback: bool) -> Iterator[Route]:
+    held, device, because = address.interface, address.device, address.provenance
+    source = primary.interface.ip
+    yield Route(host_network(held.ip), device=device, type=RouteType.LOCAL, table=TABLE_LOCAL, scope="host",
+                protocol="kernel", source=source, provenance=because)  # fmt: skip
+    prefix = held.network
+    if primary != address or prefix.prefixlen == 32 or int(prefix.network_address) >> 24 == 0:
+        return
+    if not address.noprefixroute:
+        yield Route(prefix, device=device, type=RouteType.LOCAL if loopback else RouteType.UNICAST,
+                    table=TABLE_LOCAL if loopback else TABLE_MAIN, scope="host" if loopback else "link",
+                    protocol="kernel", source=source, provenance=because)  # fmt: skip
+    if prefix.prefixlen < 31:
+        yield Route(host_network(prefix.broadcast_address), device=device, type=RouteType.BROADCAST, table=TABLE_LOCAL,
+                    scope="link", protocol="kernel", source=source, provenance=because)  # fmt: skip
+
+
+def _routes6(address: Address, forwarding: bool) -> Iterator[Route]:
+    held, device, because = address.interface, address.device, address.provenance
+    yield Route(host_network(held.ip), device=device, type=RouteType.LOCAL, table=TABLE_LOCAL, protocol="kernel",
+                provenance=because)  # fmt: skip
+    prefix = held.network
+    if not address.noprefixroute and not held.ip.is_loopback:
+        yield Route(prefix, device=device, protocol="kernel", metric=256, provenance=because)
+    if forwarding and prefix.prefixlen < 127 and not held.ip.is_loopback:
+        yield Route(host_network(prefix.network_address), device=device, type=RouteType.ANYCAST, table=TABLE_LOCAL,
+                    protocol="kernel", provenance=because)  # fmt: skip
+
+
+def effective_metric(route: Route) -> int:
+    """IPv6 routes without a metric get 1024, except those of the local table that the kernel makes."""
+    if route.metric or family_of(route.destination) is Family.IPV4:
+        return route.metric
+    return 0 if route.protocol == "kernel" and route.table == TABLE_LOCAL else USER_METRIC6
