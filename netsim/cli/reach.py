@@ -1,0 +1,102 @@
+"""``netsim reach``: who can reach whom on which ports."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from netsim.cli import policy_input
+from netsim.cli.parser import input_options
+from netsim.errors import UsageError
+
+if TYPE_CHECKING:
+    from netsim_policies.algebra import PortSet
+    from netsim_policies.reach import Edge, Group, Reachability
+
+_FORMATS = ("text", "json", "csv", "md", "dot", "html")
+
+
+def add(commands: Any, program: str) -> None:
+    parser = commands.add_parser(
+        "reach",
+        help="who can reach whom on which ports; matrix or list; exposure",
+        description="The whole matrix of workloads, nodes and the outside, or a part of it, as the policies allow it.",
+        epilog=f"examples:\n  {program} reach -f @example --from deploy/shop/frontend\n"
+        f"  {program} reach -f @example --to namespace/data --port 6379 -o md\n"
+        f"  {program} reach -f @example --exposure\n",
+    )
+    chosen = "a place, namespace/NAME, an address or prefix, or a label selector such as app=web"
+    parser.add_argument("--from", dest="sources", action="append", default=[], metavar="WHO", help=chosen)
+    parser.add_argument("--to", dest="destinations", action="append", default=[], metavar="WHO", help="likewise")
+    policy_input.port_options(parser)
+    policy_input.options(parser)
+    parser.add_argument(
+        "--exposure", action="store_true", help="what is open to everybody, to the outside, to newcomers"
+    )
+    parser.add_argument("-o", "--output", choices=_FORMATS, default="text")
+    input_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(given: Any) -> int:
+    from netsim.cli import reach_formats
+    from netsim_policies.reach import Reachability
+
+    asked = policy_input.question(given)
+    reach = Reachability(asked.world, policy_input.family(given))
+    wanted = policy_input.asked_ports(given)
+    if given.exposure:
+        groups = choose(asked, reach, given.destinations) if given.destinations else reach.groups
+        lines = reach_formats.exposure([reach.exposure(g) for g in groups if g.kind.value == "pod"], given.output)
+    else:
+        sources = choose(asked, reach, given.sources) if given.sources else reach.groups
+        destinations = choose(asked, reach, given.destinations) if given.destinations else reach.groups
+        edges = [cut for e in reach.edges(sources, destinations) if (cut := _within(e, wanted)) is not None]
+        lines = reach_formats.edges(edges, sources, destinations, given.output)
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def _within(edge: Edge, wanted: PortSet | None) -> Edge | None:
+    from netsim_policies.reach import Edge
+
+    if wanted is None:
+        return edge
+    ports = edge.ports & wanted
+    return Edge(edge.source, edge.destination, ports) if ports else None
+
+
+def choose(asked: policy_input.Question, reach: Reachability, texts: list[str]) -> list[Group]:
+    """The groups that any of ``texts`` means, in the order of ``reach.groups``."""
+    names: set[str] = set()
+    for text in texts:
+        found = _one(asked, reach, text)
+        if not found:
+            raise UsageError(f"{text}: nobody in the input is meant by that")
+        names |= {g.name for g in found}
+    return [g for g in reach.groups if g.name in names]
+
+
+def _one(asked: policy_input.Question, reach: Reachability, text: str) -> list[Group]:
+    from netsim.kube.selectors import matches
+    from netsim_policies.algebra import AddressSet
+
+    endpoints = reach.world.endpoints
+    kind, _, rest = text.partition("/")
+    if kind in ("namespace", "ns"):
+        return [g for g in reach.groups if endpoints[g.members[0]].namespace == rest]
+    if text == "outside":
+        return [g for g in reach.groups if g.kind.value == "external"]
+    if "=" in text and "/" not in text.partition("=")[0].replace(".", ""):
+        labels = dict(part.split("=", 1) for part in text.split(","))
+        selector = {"matchLabels": labels}
+        return [g for g in reach.groups if any(matches(selector, endpoints[i].labels) for i in g.members)]
+    try:
+        addresses = AddressSet.prefix(text)
+    except ValueError:
+        target = {t.endpoint.name for t in asked.destinations(text)}
+        return [g for g in reach.groups if any(endpoints[i].name in target for i in g.members)]
+    inside = [g for g in reach.groups if any(addresses.holds(a) for i in g.members for a in endpoints[i].addresses)]
+    parts = [g for g in reach.groups if (o := endpoints[g.members[0]].outside) is not None and o & addresses]
+    return inside or parts
