@@ -1,4 +1,4 @@
-"""``--update-golden`` rewrites the expected texts in tests/golden instead of comparing with them."""
+"""``--update-golden`` and the fixture that holds output against files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from what the code says now")
+    parser.addoption("--update-golden", action="store_true", help="write what was produced as the new expectation")
 
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compare a text with the file of that name in tests/golden."""
+    """``golden("cli/x.txt", text)``: equal to tests/golden/cli/x.txt, which --update-golden rewrites."""
 
     def check(name: str, text: str) -> None:
         path = GOLDEN / name
         if request.config.getoption("--update-golden"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        assert text == path.read_text(), f"{name} differs; if this is meant, run pytest --update-golden"
+        assert path.exists(), f"{name} has no golden file yet: run with --update-golden and look at it"
+        assert text == path.read_text()
 
     return check

@@ -120,11 +120,11 @@ def _policies(made: Assembled, speaker: Talk) -> None:
 
 def dumped(options: Any) -> StaticNetwork:
     """``--node-rules``: one node's kernel as its own tools dumped it."""
+    if options.filename or options.context:
+        raise UsageError("--node-rules takes the place of Kubernetes objects: drop -f and --context")
     from netsim.linux.dump import read_dump
     from netsim.linux.network import StaticNetwork
 
-    if options.filename or options.context:
-        raise UsageError("--node-rules takes the place of Kubernetes objects: drop -f and --context")
     held = read_dump(options.node_rules)
     return StaticNetwork({held.name: held})
 

@@ -320,6 +320,7 @@ def _missing(text: str, wanted: str, names: Iterable[str], complaint: str = "is 
 
     known = sorted(set(names))
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.75)
+    near.sort(key=lambda name: (-difflib.SequenceMatcher(None, name, wanted).ratio(), name))
     if not near:
         last = wanted.rpartition("/")[2]
         near = [name for name in known if name.rpartition("/")[2] == last][:3]

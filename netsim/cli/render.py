@@ -125,7 +125,6 @@ def _restorer(options: Any, made: Any, held: Namespace) -> Restore:
 
 def _lines(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]:
     """One kind of kernel object as its tool prints it; lines come as they are made, so that big tables stream."""
-    from netsim.linux import iproute_text
     from netsim.packet.address import Family
 
     if name in ("iptables", "ip6tables"):
@@ -145,4 +144,6 @@ def _lines(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]
 
         yield from sysctl_lines(held.sysctls)
     elif name in KINDS:
+        from netsim.linux import iproute_text
+
         yield from getattr(iproute_text, f"{name}_lines")(held)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from netsim.cli.places import Place, Places
     from netsim.interpreter.origin import Origin
+    from netsim.interpreter.outcome import Outcome
     from netsim.linux.network import Network
     from netsim.packet.model import Packet
     from netsim.report.traced import Traced
@@ -28,8 +29,8 @@ places: pod/NS/NAME, NS/NAME, deploy/NS/NAME (its first ready pod; sts, ds, rs, 
 
 examples:
   {program} trace -f @example pod/shop/web-0 svc/shop/cart:http
-  {program} trace -f @example external 192.168.10.11:30080 --summary
-  {program} trace -f @example deploy/shop/api http://cart.shop/ --reply -o json""",
+  {program} trace -f @example external 192.168.20.13:30081 --summary
+  {program} trace -f @example deploy/shop/frontend http://cart/ --reply -o json""",
     )
     parser.add_argument("source", metavar="SRC", help="who sends")
     parser.add_argument("target", metavar="DST", help="where to")
@@ -113,7 +114,8 @@ def _ask(options: Any) -> Traced:
     from netsim.cli import inputs
     from netsim.cli.packets import Wish, packet_between
     from netsim.cli.places import Places
-    from netsim.interpreter import trace, trace_reply
+    from netsim.errors import UsageError
+    from netsim.interpreter import Disposition, trace, trace_reply
     from netsim.report.traced import Traced, plain_name
 
     outside = inputs.address("--from-ip", options.from_ip) if options.from_ip else None
@@ -129,20 +131,18 @@ def _ask(options: Any) -> Traced:
     for note in (*source.notes, *target.notes):
         inputs.talk(options).note(note)
     node = _single_node(options, network, places)
+    if options.reply and node is not None:
+        raise UsageError("--reply needs the whole network: the answer comes from beyond the one node")
     packet = packet_between(network, source, target, Wish.of(options))
     origin = _origin(options, network, source, packet, node)
-    follow = "all" if options.seed is None else options.seed
+    follow: str | int = "all" if options.seed is None else options.seed
     outcomes = trace(network, origin, packet, follow=follow, only=node)
-    replies = {}
-    if options.reply:
-        answers = ((number, trace_reply(network, outcome)) for number, outcome in enumerate(outcomes))
-        replies = {number: _several(answer) for number, answer in answers if answer}
+    replies: dict[int, tuple[Outcome, ...]] = {}
+    for number, outcome in enumerate(outcomes if options.reply else ()):
+        if outcome.disposition in (Disposition.DELIVERED, Disposition.LEFT) and outcome.receiver is not None:
+            replies[number] = tuple(trace_reply(network, outcome, follow=follow))
     sent = next((outcome.sent for outcome in outcomes if outcome.sent is not None), packet)
     return Traced(source.name, target.name, sent, tuple(outcomes), replies, naming)
-
-
-def _several(answer: Any) -> tuple[Any, ...]:
-    return tuple(answer) if isinstance(answer, list | tuple) else (answer,)
 
 
 def _single_node(options: Any, network: Network, places: Places) -> str | None:
