@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from netsim.linux.netfilter.base import Match, Target
 
+Member = TypeVar("Member", Match, Target)
 _SAME = {"icmpv6": "icmp6"}  # other names iptables knows a match by
 
 
@@ -21,7 +22,7 @@ def _modules(kind: str) -> frozenset[str]:
     return frozenset(path.stem for path in (Path(__file__).parent / kind).glob("*.py") if not path.stem.startswith("_"))
 
 
-def _load(kind: str, stem: str, base: type) -> type | None:
+def _load(kind: str, stem: str, base: type[Member]) -> type[Member] | None:
     modules = _modules(kind)
     if stem not in modules:
         stem += "_"
@@ -37,8 +38,7 @@ def _load(kind: str, stem: str, base: type) -> type | None:
 @cache
 def match(name: str) -> type[Match] | None:
     """The match called ``name``; None if there is none."""
-    found: Any = _load("match", _SAME.get(name, name), Match)
-    return found
+    return _load("match", _SAME.get(name, name), Match)
 
 
 def target(name: str) -> type[Target] | None:
@@ -54,7 +54,7 @@ def _targets() -> dict[str, type[Target]]:
 def _find_target(name: str) -> type[Target] | None:
     if not name.isupper() or (name.lower() not in _modules("target") and f"{name.lower()}_" not in _modules("target")):
         return None
-    found: Any = _load("target", name.lower(), Target)
+    found = _load("target", name.lower(), Target)
     if found is None or found.name != name:
         return None
     _targets()[name] = found

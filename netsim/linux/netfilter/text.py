@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from socket import AF_INET6, inet_ntop
+from typing import Any
 
 from netsim.errors import InputError, Problem, Source, UnsupportedError
 from netsim.linux.netfilter import registry
@@ -102,14 +103,14 @@ class _Slot:
 
     __slots__ = ("kind", "name", "options")
 
-    def __init__(self, kind: type[Match] | type[Target], name: str) -> None:
+    def __init__(self, kind: Any, name: str) -> None:
         self.kind = kind
         self.name = name
         self.options: tuple[Option, ...] = ()
 
 
 @lru_cache(maxsize=1 << 16)
-def _member(kind: type[Match] | type[Target], options: tuple[Option, ...], family: Family) -> Match | Target:
+def _member(kind: Any, options: tuple[Option, ...], family: Family) -> Any:
     return kind.parse(Arguments(kind.name, family, options))
 
 
@@ -191,8 +192,8 @@ def _read(
     return Rule(
         source, source_not, destination, destination_not, iif or None, iif_not, oif or None, oif_not,
         protocol or None, protocol_not, fragment,
-        tuple([_member(slot.kind, slot.options, family) for slot in slots]),  # type: ignore[misc]
-        None if target is None else _member(target.kind, target.options, family),  # type: ignore[arg-type]
+        tuple([_member(slot.kind, slot.options, family) for slot in slots]),
+        None if target is None else _member(target.kind, target.options, family),
         jump, goto, counters, provenance,
     )  # fmt: skip
 

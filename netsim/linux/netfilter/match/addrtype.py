@@ -49,7 +49,7 @@ class AddrType(Match):
         into, out = arguments.flag("--limit-iface-in"), arguments.flag("--limit-iface-out")
         if into and out:
             arguments.fail("--limit-iface-in and --limit-iface-out exclude each other")
-        return cls(*found, "in" if into else "out" if out else None)
+        return cls(found[0], found[1], found[2], found[3], "in" if into else "out" if out else None)
 
     def print(self, family: Family) -> str:
         text = "-m addrtype"

@@ -95,8 +95,8 @@ class PhysDev(Match):
         )
         ask = st.sampled_from((None, True, False))
         # --physdev-out and -is-out are legal only where bridged packets alone pass, so -is-bridged goes with them here
-        into = st.tuples(device, ask).map(lambda t: cls(*t[0], None, False, t[1]))
-        both = st.tuples(device, device, ask, ask).map(lambda t: cls(*t[0], *t[1], t[2], t[3], True))
+        into = st.tuples(device, ask).map(lambda t: cls(t[0][0], t[0][1], None, False, t[1]))
+        both = st.tuples(device, device, ask, ask).map(lambda t: cls(t[0][0], t[0][1], t[1][0], t[1][1], *t[2:], True))
         return st.one_of(into.filter(lambda m: m.into is not None or m.is_in is not None), both)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Self
 
 from netsim.linux.netfilter.arguments import Arguments, not_
@@ -128,6 +129,5 @@ class Tcp(Match):
             st.tuples(st.integers(1, 63), st.integers(0, 63), st.booleans()).map(lambda f: (f[0], f[0] & f[1], f[2])),
         )
         option = st.one_of(st.just((None, False)), st.tuples(st.integers(1, 255), st.booleans()))
-        return st.tuples(_ports.strategy(), _ports.strategy(), flags, option).map(
-            lambda x: cls(*x[0], *x[1], *x[2], *x[3])
-        )
+        parts = st.tuples(_ports.strategy(), _ports.strategy(), flags, option)
+        return parts.map(lambda drawn: cls(*chain.from_iterable(drawn)))

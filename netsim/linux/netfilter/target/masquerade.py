@@ -27,8 +27,8 @@ class Masquerade(Target):
     @classmethod
     def parse(cls, arguments: Arguments) -> Self:
         text = arguments.text("--to-ports")
-        ports = (None, None) if text is None else arguments.range(text, "-", name="--to-ports")
-        return cls(*ports, arguments.flag("--random"), arguments.flag("--random-fully"))
+        low, high = (None, None) if text is None else arguments.range(text, "-", name="--to-ports")
+        return cls(low, high, arguments.flag("--random"), arguments.flag("--random-fully"))
 
     def print(self, family: Family) -> str:
         text = "-j MASQUERADE"

@@ -26,8 +26,8 @@ class Redirect(Target):
     @classmethod
     def parse(cls, arguments: Arguments) -> Self:
         text = arguments.text("--to-ports")
-        ports = (None, None) if text is None else arguments.range(text, "-", name="--to-ports")
-        return cls(*ports, arguments.flag("--random"))
+        low, high = (None, None) if text is None else arguments.range(text, "-", name="--to-ports")
+        return cls(low, high, arguments.flag("--random"))
 
     def print(self, family: Family) -> str:
         text = "-j REDIRECT"
