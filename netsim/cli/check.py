@@ -16,10 +16,12 @@ def add(commands: Any, program: str) -> None:
         description="Expectations are YAML or JSON:\n"
         "  expectations: [{name?, from, to, protocol: TCP, port: 80, expect: allow|deny, because?}]\n"
         "Exit 0 when all hold, 1 when one does not, with the explanation that disproves it.",
-        epilog=f"examples:\n  {program} check -f @example @example/expectations.yaml\n"
-        f"  {program} check -f @example @example/expectations.yaml -o json\n",
+        epilog=f"examples:\n  {program} check -f @example @expectations\n"
+        f"  {program} check -f @example @expectations -o json\n",
     )
-    parser.add_argument("expectations", metavar="EXPECTATIONS", help="the file; - is standard input")
+    parser.add_argument(
+        "expectations", metavar="EXPECTATIONS", help="the file; - is standard input, @expectations those of @example"
+    )
     parser.add_argument("--junit", metavar="FILE", help="also write a JUnit report there")
     policy_input.options(parser)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")

@@ -15,7 +15,8 @@ def add(commands: Any, program: str) -> None:
         help="what a change of manifests changes in reachability",
         description="Connections added, removed and changed between workloads, as port ranges, with the policy change that\n"
         "caused each. Exit 1 when there is a difference.",
-        epilog=f"examples:\n  {program} diff @example @example\n  {program} diff before/ after/ -o md   # for a pull request\n",
+        epilog=f"examples:\n  {program} diff @example @example\n"
+        f"  {program} diff @example @example -o md   # made for a pull-request comment\n",
     )
     parser.add_argument("before", metavar="BEFORE", help="a file or directory")
     parser.add_argument("after", metavar="AFTER", help="likewise")

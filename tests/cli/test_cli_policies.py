@@ -1,0 +1,140 @@
+"""The policy commands from the command line's end, on the bundled example and on small changes of it."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from netsim.cli import main
+
+EXAMPLE = ["-q", "-f", "@example"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_examples_expectations_hold(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = tmp_path / "junit.xml"
+    code, out, _ = run(capsys, "check", *EXAMPLE, "@expectations", "--junit", str(report))
+    assert (code, out.splitlines()[-1]) == (0, "5 expectations, 5 hold, 0 fail")
+    suite = ElementTree.parse(report).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("5", "0")
+
+
+def test_a_failed_expectation_tells_what_disproves_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("expectations:\n- {from: deploy/shop/checkout, to: 'svc/shop/cart:http', expect: allow}\n")
+    code, out, _ = run(capsys, "check", *EXAMPLE, str(path))
+    assert code == 1
+    assert "FAIL" in out
+    assert "NetworkPolicy shop/cart-from-web (@example/policies.yaml:" in out
+    code, out, _ = run(capsys, "check", *EXAMPLE, str(path), "-o", "json")
+    (one,) = json.loads(out)["expectations"]
+    assert (one["actual"], one["holds"], one["source"]) == ("deny", False, f"{path}:2")
+    assert "no rule allows it" in one["decided_by"][0]
+
+
+def test_a_bad_expectation_file_lists_every_problem(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("expectations:\n- {from: a, to: b, expect: maybe, port: 0}\n- {from: a, tto: b, expect: deny}\n")
+    code, _, err = run(capsys, "check", *EXAMPLE, str(path))
+    assert code == 3
+    assert f'{path}:2: expectations[0].expect: Unsupported value: "maybe"' in err
+    assert "expectations[0].port: Invalid value: 0" in err
+    assert f"{path}:3: expectations[1].tto: unknown field" in err
+    assert "expectations[1].to: Required value" in err
+
+
+def test_an_unknown_place_is_named_with_its_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text("expectations:\n- {from: pod/shop/webb-0, to: external, expect: deny}\n")
+    code, _, err = run(capsys, "check", *EXAMPLE, str(path))
+    assert code == 3
+    assert f"{path}:2" in err
+    assert "pod/shop/web-0" in err, "the nearest name is suggested"
+
+
+def test_reach_formats_tell_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    part = [*EXAMPLE, "--from", "namespace/shop", "--to", "namespace/data"]
+    code, out, _ = run(capsys, "reach", *part, "-o", "json")
+    document = json.loads(out)
+    assert (code, document["kind"]) == (0, "Reachability")
+    allowed = {(e["from"], e["to"], e["protocol"], *e["ports"]) for e in document["allowed"]}
+    assert ("Deployment shop/checkout", "StatefulSet data/postgres", "TCP", "5432") in allowed
+    assert not any(e["from"] == "Deployment shop/frontend" for e in document["allowed"])
+    _, out, _ = run(capsys, "reach", *part, "-o", "csv")
+    assert len(out.splitlines()) == 1 + len(document["allowed"])
+    for form in ("text", "md", "dot", "html"):
+        code, out, _ = run(capsys, "reach", *part, "-o", form)
+        assert code == 0
+        assert "postgres" in out
+    _, out, _ = run(capsys, "reach", *part, "--port", "80", "-o", "json")
+    assert json.loads(out)["allowed"] == []
+
+
+def test_explain_names_the_rule_and_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "explain", *EXAMPLE, "deploy/shop/frontend", "pod/data/postgres-0", "--port", "5432")
+    assert code == 0
+    assert "DENIED" in out.splitlines()[-1]
+    assert 'has app="frontend", not "cart" or "checkout"' in out
+    _, out, _ = run(capsys, "explain", *EXAMPLE, "deploy/shop/frontend", "pod/data/postgres-0", "-o", "json")
+    document = json.loads(out)
+    assert (document["kind"], document["allowed"]) == ("Explanation", [])
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """The example with the cart opened to checkout."""
+    for item in files("netsim").joinpath("data", "example").iterdir():
+        if item.name.endswith(".yaml"):
+            (tmp_path / item.name).write_text(item.read_text())
+    path = tmp_path / "policies.yaml"
+    path.write_text(path.read_text().replace("values: [web, frontend]", "values: [web, frontend, checkout]"))
+    return tmp_path
+
+
+def test_diff_names_the_change_and_its_cause(capsys: pytest.CaptureFixture[str], changed: Path) -> None:
+    code, out, _ = run(capsys, "diff", "-q", "@example", str(changed))
+    assert code == 1
+    lines = out.splitlines()
+    at = lines.index("Deployment shop/checkout -> Deployment shop/cart")
+    assert lines[at + 1] == "  + TCP:8080"
+    assert "NetworkPolicy shop/cart-from-web changed" in lines[at + 2]
+    assert lines[-1] == "1 connection added"
+    _, out, _ = run(capsys, "diff", "-q", str(changed), "@example", "-o", "json")
+    (change,) = json.loads(out)["changes"]
+    assert (change["change"], change["removed"]) == ("removed", [{"protocol": "TCP", "ports": ["8080"]}])
+    _, out, _ = run(capsys, "diff", "-q", "@example", str(changed), "-o", "md")
+    assert "| Deployment shop/checkout | Deployment shop/cart | TCP:8080 |" in out
+
+
+def test_nothing_differs_from_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "diff", "-q", "@example", "@example")[:2] == (0, "no connection changes\n")
+
+
+def test_lint_finds_what_cannot_be_meant(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: nobody, namespace: shop}\n"
+        "spec:\n  podSelector: {matchLabels: {app: typo}}\n  ingress: [{from: [{podSelector: {matchLabels: {a: b}}}]}]\n"
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: named, namespace: shop}\n"
+        "spec:\n  podSelector: {matchLabels: {app: cart}}\n  ingress: [{ports: [{port: gone}]}]\n"
+    )
+    code, out, _ = run(capsys, "lint", *EXAMPLE, "-f", str(path), "-o", "json")
+    assert code == 1
+    found = {(f["code"], f["object"], f["source"]) for f in json.loads(out)["findings"]}
+    assert ("NP001", "NetworkPolicy shop/nobody", f"{path}:1") in found
+    assert ("NP002", "NetworkPolicy shop/nobody", f"{path}:1") in found
+    assert ("NP005", "NetworkPolicy shop/named", f"{path}:8") in found
+    _, out, _ = run(capsys, "lint", *EXAMPLE, "-f", str(path), "-o", "sarif")
+    results = json.loads(out)["runs"][0]["results"]
+    assert {r["ruleId"] for r in results} >= {"NP001", "NP002", "NP005"}
+    assert all(r["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1 for r in results)
+    assert run(capsys, "lint", *EXAMPLE, "-f", str(path), "--fail-on", "never")[0] == 0

@@ -1,0 +1,73 @@
+"""Properties of policy answers that need no oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsim_policies.diff import diff
+from netsim_policies.explain import explain, to_json, to_text
+from netsim_policies.matrix import Matrix
+from netsim_policies.model import Action, Direction, Policy, Rule, Scope, World
+from tests.support.policy_worlds import rules, scopes, worlds
+
+
+def table(world: World) -> list[list[object]]:
+    matrix = Matrix(world)
+    count = range(len(world.endpoints))
+    return [[matrix.ports(s, d) for d in count] for s in count]
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds(), scopes, rules((Action.ALLOW,), False), rules((Action.ALLOW,), True))
+def test_an_allow_on_isolated_pods_never_removes_and_the_first_policy_never_adds(
+    world: World, subject: Scope, ingress: tuple[Rule, ...], egress: tuple[Rule, ...]
+) -> None:
+    only = tuple(p for p in world.policies if p.tier == "NetworkPolicy")
+    shut = Policy("NetworkPolicy", "one", "shut", "NetworkPolicy", 0, subject, frozenset(Direction))
+    opened = replace(shut, name="opened", ingress=ingress, egress=egress)
+    before = table(replace(world, policies=only))
+    isolated = table(replace(world, policies=(*only, shut)))
+    wider = table(replace(world, policies=(*only, shut, opened)))
+    for was, tight, wide in zip(before, isolated, wider, strict=True):
+        for a, b, c in zip(was, tight, wide, strict=True):
+            assert b <= a  # type: ignore[operator]
+            assert b <= c  # type: ignore[operator]
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_policies_changes_nothing(world: World, draw: object) -> None:
+    shuffled = list(world.policies)
+    draw.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert table(replace(world, policies=tuple(shuffled))) == table(world)
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(3), worlds(3))
+def test_diff_of_a_world_with_itself_is_empty_and_diff_mirrors(world: World, other: World) -> None:
+    assert not diff(world, world)
+    changed = replace(world, policies=other.policies)
+    there, back = diff(world, changed), diff(changed, world)
+    assert [(c.source, c.destination, c.added, c.removed) for c in there.changes] == [
+        (c.source, c.destination, c.removed, c.added) for c in back.changes
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds())
+def test_the_explanation_reports_the_decision(world: World) -> None:
+    for source in world.endpoints[:3]:
+        for destination in world.endpoints[-4:]:
+            explained = explain(world, source, destination)
+            document = to_json(explained)
+            assert len(document["sides"]) == 2
+            last = list(to_text(explained))[-1].strip()
+            assert last == (f"ALLOWED {explained.decision.allowed}" if explained.decision.allowed else "DENIED")
+            for side in explained.sides:
+                for note in side.policies:
+                    assert note.selects != bool(note.reason), "a policy selects, or there is a reason why not"
+                    for rule in note.rules:
+                        assert bool(rule.ports) != bool(rule.reason)
