@@ -241,7 +241,7 @@ def update(entry: Entry, packet: Packet, reply: bool, now: float, settings: Sett
     entry.packets += 1
     body = packet.body
     if isinstance(body, Tcp) and entry.tcp is not None:
-        verdict = entry.tcp.advance(body, reply, settings.be_liberal, entry.seen_reply, entry.assured)
+        verdict = entry.tcp.advance(body, reply, settings.be_liberal)
         if verdict == "again":
             return None
         if verdict == "invalid":

@@ -147,7 +147,7 @@ class TcpTrack:
             sender.scales = receiver.scales = True
         return track
 
-    def advance(self, body: Tcp, reply: bool, liberal: bool, seen_reply: bool, assured: bool) -> str:
+    def advance(self, body: Tcp, reply: bool, liberal: bool) -> str:
         """``ok``; ``invalid``; or ``again``: the connection is over and this SYN begins another (``tcp_packet``)."""
         if not valid_flags(body):
             return "invalid"
@@ -162,8 +162,6 @@ class TcpTrack:
         first = self.code == "NO"
         if not first and not self._in_window(body, reply, liberal):
             return "invalid"
-        if code == "CL" and row == "rst" and not seen_reply and not reply:
-            pass  # an abort before any answer
         self.code = code
         return "ok"
 
