@@ -14,6 +14,15 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from netsim.linux.kernel_made import (
+    SCOPES,
+    all_addresses,
+    effective_metric,
+    is_secondary,
+    kernel_routes,
+    kernel_routes_of,
+    primaries,
+)
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
 from netsim.linux.route import (
@@ -26,12 +35,14 @@ from netsim.linux.route import (
     RouteType,
     RoutingRule,
 )
+from netsim.linux.source_address import select_source6
 from netsim.linux.sysctl import Sysctls
-from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, host_network, ip, network
+from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, network
+
+__all__ = ["NO_ROUTE", "Fib", "FibResult", "default_rules", "kernel_routes_of", "rule_family", "validate_route"]
 
 _LOOPBACK4 = network("127.0.0.0/8")
 _ERRORS = {RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT}
-_SCOPES = {"global": 0, "universe": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class _Table:
             self._lengths = sorted(self._by_length, reverse=True)
         held = nets.setdefault(int(route.destination.network_address) >> (self._bits - length), [])
         place = len(held)
-        while place and held[place - 1].metric > route.metric:
+        metric = effective_metric(route)
+        while place and effective_metric(held[place - 1]) > metric:
             place -= 1
         held.insert(place, route)
 
@@ -91,17 +103,19 @@ class Fib:
         self.namespace = namespace
         self.sysctls = Sysctls(namespace.sysctls)
         self.links: dict[str, Link] = {link.name: link for link in namespace.links}
-        self._addresses: dict[str, list[Address]] = {}
-        for address in namespace.addresses:
-            self._addresses.setdefault(address.device, []).append(address)
+        self._addresses = all_addresses(namespace)
+        self._first = primaries(namespace.addresses)
         self._tables: dict[tuple[Family, int], _Table] = {}
-        for route in self._kernel_routes():
+        for route in kernel_routes(namespace):
             self._add(route)
         for route in namespace.routes:
             self._add(route)
         self._rules = {family: tuple(self._rules_of(family)) for family in Family}
         self.local: dict[IPAddress, str] = {
-            a.interface.ip: a.device for a in reversed(namespace.addresses) if self._usable(a.device)
+            a.interface.ip: device
+            for device in reversed(self._addresses)
+            if self._usable(device)
+            for a in self._addresses[device]
         }
 
     def _add(self, route: Route) -> None:
@@ -114,26 +128,8 @@ class Fib:
     def _usable(self, device: str | None) -> bool:
         return device is None or (device in self.links and self.links[device].up)
 
-    def _kernel_routes(self) -> Iterator[Route]:
-        """What the kernel adds by itself: local, connected, broadcast, loopback, link-local and multicast routes."""
-        for link in self.links.values():
-            if not link.up:
-                continue
-            if link.kind is LinkKind.LOOPBACK:
-                yield Route(_LOOPBACK4, device=link.name, type=RouteType.LOCAL, table=TABLE_LOCAL, scope="host",
-                            protocol="kernel", source=ip("127.0.0.1"))  # fmt: skip
-                yield Route(network("::1/128"), device=link.name, type=RouteType.LOCAL, table=TABLE_LOCAL,
-                            protocol="kernel", scope="host", source=ip("::1"))  # fmt: skip
-            elif not self.sysctls.number("net.ipv6.conf.all.disable_ipv6"):
-                yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256, scope="link")
-                yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
-                            protocol="kernel", metric=256, scope="link")  # fmt: skip
-        for address in self.namespace.addresses:
-            if self._usable(address.device):
-                yield from kernel_routes_of(address)
-
     def _rules_of(self, family: Family) -> Iterable[RoutingRule]:
-        held = [r for r in self.namespace.rules if _rule_family(r) in (None, family)]
+        held = [r for r in self.namespace.rules if rule_family(r) in (None, family)]
         if not held:
             held = list(default_rules(family))
         return sorted(held, key=lambda r: r.priority)
@@ -152,6 +148,10 @@ class Fib:
         """Where a packet to ``dst`` goes. ``iif`` None: a local process sends it."""
         family = family_of(dst)
         value = int(dst)
+        if family is Family.IPV6 and iif is not None and (dst.is_link_local or dst.is_multicast):
+            oif = iif  # rt6_need_strict: such an address means nothing on another device
+        elif iif is not None and value == 0xFFFFFFFF:
+            return FibResult(RouteType.BROADCAST, device=iif)
         for rule in self._rules[family]:
             if not _rule_matches(rule, dst, src, iif, oif, mark):
                 continue
@@ -190,15 +190,26 @@ class Fib:
             if pick < 0:
                 chosen = hop
                 break
-        prefsrc = route.source
-        if prefsrc is None:
-            if route.type is RouteType.LOCAL:
-                prefsrc = dst
-            elif chosen.device is not None:
-                prefsrc = self.select_source(chosen.device, chosen.gateway or dst, route.scope)
         return FibResult(
-            route.type, route, chosen.gateway, chosen.device, prefsrc, onlink=chosen.onlink, alternatives=tuple(alive)
+            route.type,
+            route,
+            chosen.gateway,
+            chosen.device,
+            route.source or self._source(route, chosen, dst),
+            onlink=chosen.onlink,
+            alternatives=tuple(alive),
         )
+
+    def _source(self, route: Route, hop: NextHop, dst: IPAddress) -> IPAddress | None:
+        """fib_info_update_nhc_saddr, ip6_route_get_saddr: IPv4 asks for an address near the gateway, IPv6 near ``dst``."""
+        if route.type is RouteType.LOCAL:
+            return dst
+        if hop.device is None:
+            return None
+        if dst.version == 6:
+            return self.select_source(hop.device, dst)
+        near = hop.gateway if hop.gateway is not None and hop.gateway.version == 4 else unspecified(Family.IPV4)
+        return self.select_source(hop.device, near, route.scope)
 
     def device_of(self, gateway: IPAddress) -> str | None:
         """The device a gateway without one resolves to: that of the connected route to it."""
@@ -209,28 +220,31 @@ class Fib:
         return None
 
     def select_source(self, device: str, dst: IPAddress, scope: str = "global") -> IPAddress | None:
-        """inet_select_addr / the parts of RFC 6724 that matter: an address of the device, in the destination's subnet
-        if there is one, else the first of a fitting scope, else the first global one of any device."""
-        family = family_of(dst)
-        limit = _SCOPES.get(scope, 0) if family is Family.IPV4 else 254
-        held = [a for a in self._addresses.get(device, ()) if family_of(a.interface) is family]
-        fitting = [a for a in held if _SCOPES.get(a.scope, 0) <= max(limit, 0 if limit < 253 else limit)]
-        if family is Family.IPV6 and not dst.is_link_local:
-            fitting = [a for a in fitting if not a.interface.ip.is_link_local] or fitting
-        for address in fitting:
-            if dst in address.interface.network:
+        """The source address for ``dst`` when it leaves by ``device``: inet_select_addr (IPv4), ipv6_dev_get_saddr (IPv6).
+
+        IPv4: the device's first primary address in whose subnet ``dst`` is (0.0.0.0: any), else its first one, else the
+        first of another device. ``scope`` is that of the route: addresses of a narrower scope are passed over."""
+        if dst.version == 6:
+            candidates = ((name, a) for name, held in self._addresses.items() for a in held if self._usable(name))
+            return select_source6(device, dst, candidates)
+        limit = SCOPES.get(scope, 0)
+        held = [a for a in self._primaries(device) if min(SCOPES.get(a.scope, 0), SCOPES["host"]) <= limit]
+        for address in held:
+            if not int(dst) or dst in address.interface.network:
                 return address.interface.ip
-        if fitting:
-            return fitting[0].interface.ip
-        for address in self.namespace.addresses:
-            if (
-                family_of(address.interface) is family
-                and _SCOPES.get(address.scope, 0) <= limit
-                and self._usable(address.device)
-            ):
-                if not address.interface.ip.is_loopback:
+        if held:
+            return held[0].interface.ip
+        for name in self._addresses:
+            for address in self._primaries(name):
+                if address.scope != "link" and SCOPES.get(address.scope, 0) <= limit:
                     return address.interface.ip
         return None
+
+    def _primaries(self, device: str) -> Iterator[Address]:
+        if self._usable(device):
+            for address in self._addresses.get(device, ()):
+                if address.interface.version == 4 and not is_secondary(address, self._first):
+                    yield address
 
     def addresses_of(self, device: str) -> list[Address]:
         return self._addresses.get(device, [])
@@ -245,15 +259,16 @@ class Fib:
             return "MULTICAST"
         if address.version == 4 and (int(address) == 0xFFFFFFFF or int(address) >> 24 == 0):
             return "BROADCAST"
-        table = self._tables.get((family_of(address), TABLE_LOCAL))
-        for route in table.matching(int(address)) if table else ():
-            if device is None or route.device == device:
-                return route.type.value.upper()
         if address.is_unspecified:
             return "UNSPEC"
-        found = self.lookup(address, oif=device) if address.version == 6 else NO_ROUTE
-        if found.type in _ERRORS and found.type is not None:
-            return found.type.value.upper()
+        table = self._tables.get((family_of(address), TABLE_LOCAL))
+        route = next(table.matching(int(address)), None) if table else None
+        if route is not None and device in (None, route.device):
+            return route.type.value.upper()
+        if address.version == 6:
+            found = self.lookup(address, oif=device)
+            if not found.ok:
+                return RouteType.UNREACHABLE.value.upper() if found.type is None else found.type.value.upper()
         return "UNICAST"
 
     def is_onlink(self, gateway: IPAddress) -> bool:
@@ -270,52 +285,52 @@ class Fib:
         if src.is_multicast:
             return f"martian source {src}: a multicast address"
         if src.version == 4:
-            if int(src) == 0xFFFFFFFF or (int(src) >> 24 == 0 and not src.is_unspecified) or int(src) >> 28 == 15:
-                return f"martian source {src}"
+            if int(src) == 0xFFFFFFFF:
+                return f"martian source {src}: the broadcast address"
+            if int(dst) == 0xFFFFFFFF or (src.is_unspecified and dst.is_unspecified):
+                return None
+            if int(src) >> 24 == 0:
+                return f"martian source {src}: 0.0.0.0/8 is no source"
+            if int(dst) >> 24 == 0:
+                return f"martian destination {dst}: 0.0.0.0/8 is no destination"
             localnet = self.sysctls.device("route_localnet", iif)
-            if not localnet and src in _LOOPBACK4:
-                return f"martian source {src}: 127.0.0.0/8 is not routed (route_localnet=0)"
             if not localnet and dst in _LOOPBACK4:
                 return f"martian destination {dst}: 127.0.0.0/8 is not routed (route_localnet=0)"
-            if int(dst) >> 24 == 0 and int(dst):
-                return f"martian destination {dst}"
-            if self.local.get(src) is not None and not self.sysctls.device("accept_local", iif):
+            if not localnet and src in _LOOPBACK4:
+                return f"martian source {src}: 127.0.0.0/8 is not routed (route_localnet=0)"
+            if src in self.local and not self.sysctls.device("accept_local", iif):
                 return f"martian source {src}: an address of this node (accept_local=0)"
         elif src.is_loopback or dst.is_loopback:
             return f"martian {src} -> {dst}: ::1 never arrives on a device"
         return None
 
-    def reverse_path(self, src: IPAddress, dst: IPAddress, iif: str, mark: int = 0) -> str | None:
-        """fib_validate_source (IPv4): why rp_filter discards the packet; None if it passes."""
+    def reverse_path(
+        self, src: IPAddress, dst: IPAddress, iif: str, mark: int = 0, oif: str | None = None
+    ) -> str | None:
+        """fib_validate_source (IPv4): why rp_filter discards the packet; None if it passes.
+
+        ``oif``: where it is forwarded to, which counts as the way in for the rules of the reverse look-up."""
         if src.version == 6 or src.is_unspecified:
             return None
         mode = self.sysctls.device("rp_filter", iif)
         if not mode:
             return None
         use = mark if self.sysctls.device("src_valid_mark", iif) else 0
-        found = self.lookup(src, src=dst, iif=None, mark=use)
+        found = self.lookup(src, src=dst, iif=oif, mark=use)
         if not found.ok:
             return f"rp_filter={mode} on {iif}: no route back to {src}"
-        if mode == 1 and iif not in {hop.device for hop in found.alternatives}:
+        allowed = (
+            (RouteType.UNICAST, RouteType.LOCAL) if self.sysctls.device("accept_local", iif) else (RouteType.UNICAST,)
+        )
+        if found.type not in allowed:
+            return f"rp_filter={mode} on {iif}: {src} is {found.type} here"
+        if iif in {hop.device for hop in found.alternatives}:
+            return None
+        if mode == 1:
             return f"rp_filter=1 on {iif}: the route back to {src} leaves by {found.device}"
+        if not any(a.interface.version == 4 for a in self.addresses_of(iif)):
+            return f"rp_filter={mode} on {iif}, which has no address: the route back to {src} leaves by {found.device}"
         return None
-
-
-def kernel_routes_of(address: Address) -> Iterator[Route]:
-    """The local, connected and broadcast routes that an address brings (fib_add_ifaddr, addrconf)."""
-    held, device = address.interface, address.device
-    own = held.ip
-    four = own.version == 4
-    yield Route(host_network(own), device=device, type=RouteType.LOCAL, table=TABLE_LOCAL, scope="host",
-                protocol="kernel", source=own, provenance=address.provenance)  # fmt: skip
-    if held.network.prefixlen < own.max_prefixlen and not address.noprefixroute:
-        yield Route(held.network, device=device, scope="link", protocol="kernel", source=own if four else None,
-                    metric=0 if four else 256, provenance=address.provenance)  # fmt: skip
-        if four and held.network.prefixlen < 31:
-            yield Route(host_network(held.network.broadcast_address), device=device, type=RouteType.BROADCAST,
-                        table=TABLE_LOCAL, scope="link", protocol="kernel", source=own)  # fmt: skip
-    elif not four and held.network.prefixlen == 128 and not address.noprefixroute:
-        yield Route(held.network, device=device, protocol="kernel", metric=256, scope="link")
 
 
 def default_rules(family: Family) -> tuple[RoutingRule, ...]:
@@ -323,7 +338,10 @@ def default_rules(family: Family) -> tuple[RoutingRule, ...]:
     return (*rules, RoutingRule(32767, TABLE_DEFAULT)) if family is Family.IPV4 else rules
 
 
-def _rule_family(rule: RoutingRule) -> Family | None:
+def rule_family(rule: RoutingRule) -> Family | None:
+    """None: the rule holds for both families."""
+    if rule.family is not None:
+        return rule.family
     named: IPNetwork | None = rule.source or rule.destination
     return family_of(named) if named is not None else None
 

@@ -12,7 +12,7 @@ from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
 from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Address, Route, RouteType
 from netsim.linux.sysctl import Sysctls
-from netsim.packet.address import Family, IPAddress, family_of, host_network, interface, network
+from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, host_network, interface, network
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 USER_METRIC6 = 1024  # IP6_RT_PRIO_USER: what an IPv6 route without a metric gets
@@ -54,36 +54,42 @@ def _implied(link: Link, given: Iterable[Address], sysctls: Sysctls) -> Iterator
 
 
 def _ordered(addresses: list[Address]) -> Iterator[Address]:
-    four = [a for a in addresses if a.interface.version == 4]
-    first = [a for a in four if primary_of(a, four) is a]
-    yield from sorted(first, key=lambda a: -SCOPES.get(a.scope, 0))
-    yield from (a for a in four if primary_of(a, four) is not a)
+    first = primaries(addresses)
+    yield from sorted(first.values(), key=lambda a: -SCOPES.get(a.scope, 0))
+    yield from (a for a in addresses if a.interface.version == 4 and is_secondary(a, first))
     six = [a for a in reversed(addresses) if a.interface.version == 6]
     yield from sorted(six, key=lambda a: a.interface.ip.is_link_local)
 
 
-def primary_of(address: Address, given: Iterable[Address]) -> Address:
-    """The address of the same IPv4 subnet and device that came first; ``address`` itself unless it is a secondary one."""
-    if address.interface.version == 6:
-        return address
-    return next(
-        (a for a in given if a.device == address.device and a.interface.network == address.interface.network), address
-    )
+Primaries = dict[tuple[str, IPNetwork], Address]
+
+
+def primaries(addresses: Iterable[Address]) -> Primaries:
+    """The first IPv4 address of every subnet of every device. The others of that subnet there are secondary."""
+    first: Primaries = {}
+    for address in addresses:
+        if address.interface.version == 4:
+            first.setdefault((address.device, address.interface.network), address)
+    return first
+
+
+def is_secondary(address: Address, first: Primaries) -> bool:
+    return first.get((address.device, address.interface.network), address) != address
 
 
 def kernel_routes(namespace: Namespace) -> Iterator[Route]:
     """Every local, connected, broadcast, anycast and multicast route, in the order of the devices."""
     sysctls = Sysctls(namespace.sysctls)
     addresses = all_addresses(namespace)
+    first = primaries(namespace.addresses)
     for link in namespace.links:
         if not link.up:
             continue
         held = addresses[link.name]
-        given = [a for a in namespace.addresses if a.device == link.name]
         for address in sorted(held, key=lambda a: a.interface.version):
             yield from kernel_routes_of(
                 address,
-                primary=primary_of(address, given),
+                primary=first.get((link.name, address.interface.network)),
                 loopback=link.kind is LinkKind.LOOPBACK,
                 forwarding=sysctls.forwarding(6),
             )
