@@ -14,8 +14,8 @@ KINDS = {
     "iptables": "iptables-save",
     "ip6tables": "ip6tables-save",
     "ipset": "ipset save",
-    "route": "ip route show table all, with the kernel's own left out",
-    "rule": "ip rule",
+    "route": "ip route and ip -6 route, table local left out",
+    "rule": "ip rule and ip -6 rule",
     "neigh": "ip neigh",
     "fdb": "bridge fdb",
     "link": "ip link",
@@ -110,27 +110,33 @@ def _print_json(held: Namespace, chosen: list[str], restore: Restore | None) -> 
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-Restore = Callable[[int], str]
+Restore = Callable[[int], Iterator[str]]
 
 
 def _restorer(options: Any, made: Any, held: Namespace) -> Restore:
     from netsim.errors import UsageError
     from netsim.packet.address import Family
 
-    document = getattr(made.proxy, "restore_document", None)
-    if document is None or held.node is None or options.pod is not None:
+    proxier = getattr(made.proxy, "node_proxier", None)
+    if proxier is None or held.node is None or options.pod is not None:
         raise UsageError("--form restore: only a node whose proxy feeds iptables-restore has such a form")
-    return lambda version: str(document(held.node, Family(version)))
+    own = [address.interface.ip for address in held.addresses]
+    return lambda version: proxier(held.node, Family(version), own).document()
 
 
 def _lines(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]:
+    """As ``_printed``, without line ends, which only some printers write."""
+    return (line.removesuffix("\n") for line in _printed(held, name, restore))
+
+
+def _printed(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]:
     """One kind of kernel object as its tool prints it; lines come as they are made, so that big tables stream."""
     from netsim.packet.address import Family
 
     if name in ("iptables", "ip6tables"):
         version = 4 if name == "iptables" else 6
         if restore is not None:
-            yield from restore(version).splitlines()
+            yield from restore(version)
         elif (ruleset := held.rulesets.get(Family(version))) is not None:
             from netsim.linux.netfilter.text import print_save
 
@@ -143,6 +149,11 @@ def _lines(held: Namespace, name: str, restore: Restore | None) -> Iterator[str]
         from netsim.linux.sysctl import sysctl_lines
 
         yield from sysctl_lines(held.sysctls)
+    elif name in ("route", "rule"):
+        from netsim.linux.iproute_text import route_lines, rule_lines
+
+        for family in Family:
+            yield from (route_lines if name == "route" else rule_lines)(held, family)
     elif name in KINDS:
         from netsim.linux import iproute_text
 

@@ -17,6 +17,7 @@ from netsim.report.traced import Traced
 VERBOSITIES = ("minimal", "summary", "detailed")
 _SUMMARY_KINDS = (StepKind.NAT, StepKind.ENCAP, StepKind.DECAP, StepKind.FRAGMENT, StepKind.DROP, StepKind.DELIVER)
 _MOST_NAMED = 4
+_AS_GOOD_AS = Fraction(1, 10**8)
 
 
 def lines(traced: Traced, verbosity: str = "detailed", style: Style | None = None) -> Iterator[str]:
@@ -26,9 +27,10 @@ def lines(traced: Traced, verbosity: str = "detailed", style: Style | None = Non
 
 
 def probability_text(value: Fraction) -> str:
-    """``1/3`` where a reader would write it so, per cent elsewhere."""
-    if value == 1 or value.denominator <= 100:
-        return str(value)
+    """``1/3`` where a reader would write it so (kernels draw from 2^31 numbers, which no third divides), else per cent."""
+    near = value.limit_denominator(100)
+    if abs(near - value) < _AS_GOOD_AS:
+        return str(near)
     return f"{float(value):.3%}"
 
 
@@ -53,9 +55,12 @@ class _Report:
             path = ", ".join(_path(first))
             line = f"{probability_text(share):>6}  {self._verdict(first)}{self._ends(group)}"
             line += f"  via {clean(path)}" if path else ""
+            line += "  source masqueraded" if first.masqueraded else ""
             if first.disposition not in (Disposition.DELIVERED, Disposition.LEFT):
                 line += f"  {self.style.dim('# ' + self._reason(first))}"
             yield line
+            for reply in self.traced.replies.get(group[0][0], ()):
+                yield f"{'reply':>6}  {self._verdict(reply)} {self._end(reply)}  via {clean(', '.join(_path(reply)))}"
 
     # -- one block a hop -----------------------------------------------------------------------------------------------
     def full(self, summary: bool) -> Iterator[str]:
@@ -81,8 +86,9 @@ class _Report:
         share = probability_text(sum((o.probability for _, o in group), Fraction(0)))
         if len(group) == 1:
             return f"outcome {group[0][0] + 1} of {total}, probability {share}"
-        each = probability_text(group[0][1].probability)
-        return f"{len(group)} of {total} outcomes alike but for the endpoint, probability {share} ({each} each); one of them:"
+        shares = {probability_text(outcome.probability) for _, outcome in group}
+        each = f" ({shares.pop()} each)" if len(shares) == 1 else ""
+        return f"{len(group)} of {total} outcomes alike but for the endpoint, probability {share}{each}; one of them:"
 
     def _hops(self, outcome: Outcome, summary: bool) -> Iterator[str]:
         for hop in outcome.hops:
@@ -201,7 +207,6 @@ class _Report:
                 (icmp.name, str(icmp.origin), icmp.arrived) if icmp else None,
                 tuple(_path(outcome)) if with_path else None,
                 outcome.packet.dport,
-                outcome.probability,
                 # two failures are alike only if the same thing decided them; a reply belongs to its own outcome
                 self._reason(outcome) if self.traced.receiver(outcome) is None else None,
                 number if number in self.traced.replies else None,
