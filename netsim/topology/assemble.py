@@ -37,7 +37,7 @@ class LazyNetwork:
     """Derives each namespace when it is first asked for, and keeps it."""
 
     def __init__(
-        self, cluster: Cluster, topology: Topology, proxy: Plugin, cni: CniPlugin, external: IPAddress | None
+        self, cluster: Cluster, topology: Topology, proxy: Plugin, cni: CniPlugin, external: IPAddress | None = None
     ) -> None:
         self.cluster = cluster
         self.topology = topology
@@ -45,6 +45,12 @@ class LazyNetwork:
         self.cni = cni
         self._external = external
         self._made: dict[str, Namespace] = {}
+
+    def outside(self, address: IPAddress) -> None:
+        """From now on the host outside has this address."""
+        self._external = address
+        for name in (ROUTER, EXTERNAL):
+            self._made.pop(name, None)
 
     def namespace(self, name: str) -> Namespace:
         made = self._made.get(name)
@@ -62,7 +68,7 @@ class LazyNetwork:
             if pod is not None and pod.spec.node_name in self.cluster.nodes and not pod.spec.host_network:
                 return self._pod(pod)
         if name == ROUTER:
-            return self.topology.router(self._router_routes())
+            return self.topology.router(self._router_routes(), self._external)
         if name == EXTERNAL:
             return self.topology.external(self._external)
         raise KeyError(name)

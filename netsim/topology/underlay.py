@@ -13,20 +13,30 @@ cluster because the router hands them to a node, as a load balancer would: to th
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from netsim.backends import Underlay
 from netsim.errors import InputError, Problem
 from netsim.kube.cluster import Cluster
-from netsim.kube.objects import Node
+from netsim.kube.objects import Node, NodeAddress
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.mac import mac_for
 from netsim.linux.network import Namespace
 from netsim.linux.provenance import Provenance
 from netsim.linux.route import Address, Route
-from netsim.packet.address import Family, IPAddress, IPInterface, IPNetwork, family_of, interface, ip, network
+from netsim.packet.address import (
+    Family,
+    IPAddress,
+    IPInterface,
+    IPNetwork,
+    family_of,
+    host_network,
+    interface,
+    ip,
+    network,
+)
 
 DEVICE = "eth0"
 MTU = 1500
@@ -55,7 +65,8 @@ class Topology:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.wires = {name: wire(node) for name, node in cluster.nodes.items()}
+        lengths = default_lengths(cluster)
+        self.wires = {name: wire(node, lengths) for name, node in cluster.nodes.items()}
         self._by_address: dict[IPAddress, str] = {}
         for name, held in self.wires.items():
             for one in held.interfaces:
@@ -115,8 +126,9 @@ class Topology:
     def router_device(self, segment: str) -> str:
         return "wan0" if segment == OUTSIDE else f"lan{sorted(self.subnets).index(segment)}"
 
-    def router(self, extra: Iterable[tuple[IPNetwork, str, str]]) -> Namespace:
-        """``extra``: (prefix, node, reason) routes through nodes, such as load-balancer addresses and flat pod CIDRs."""
+    def router(self, extra: Iterable[tuple[IPNetwork, str, str]], external: IPAddress | None = None) -> Namespace:
+        """``extra``: (prefix, node, reason) routes through nodes, such as load-balancer addresses and flat pod CIDRs.
+        ``external``: where the host outside is, if not at its own addresses."""
         links = [_loopback(), _plug(ROUTER, "wan0", OUTSIDE)]
         addresses = [Address("wan0", one) for one in _OUTSIDE_ROUTER]
         for segment in sorted(self.subnets):
@@ -133,23 +145,21 @@ class Topology:
             for prefix, node, reason in extra
             if (gateway := self.address_of(node, family_of(prefix))) is not None
         ]
+        if external is not None:
+            because = Provenance("assumed: the host outside is one hop away")
+            routes.append(Route(host_network(external), device="wan0", scope="link", provenance=because))
         sysctls = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
         return Namespace(ROUTER, tuple(links), tuple(addresses), tuple(routes), sysctls=sysctls)
 
     def address_of(self, node: str, family: Family) -> IPAddress | None:
         return next((one.ip for one in self.wires[node].interfaces if family_of(one) is family), None)
 
-    def external(self, address: IPAddress | None) -> Namespace:
-        """The host outside. ``address`` replaces its own of that family; it is then on a segment of its own."""
-        held = list(EXTERNAL_ADDRESSES)
-        if address is not None:
-            held = [
-                ipaddress.ip_interface(f"{address}/{address.max_prefixlen}") if h.version == address.version else h
-                for h in held
-            ]
+    def external(self, address: IPAddress | None = None) -> Namespace:
+        """The host outside. It stands for every outside address that is asked about: ``address`` comes before its own."""
+        held = [*([ipaddress.ip_interface(address)] if address is not None else []), *EXTERNAL_ADDRESSES]
         routes = [
-            Route(network("0.0.0.0/0"), gateway=_OUTSIDE_ROUTER[0].ip, device=DEVICE, onlink=True),
-            Route(network("::/0"), gateway=_OUTSIDE_ROUTER[1].ip, device=DEVICE, onlink=True),
+            Route(network("0.0.0.0/0"), gateway=_OUTSIDE_ROUTER[0].ip, device=DEVICE),
+            Route(network("::/0"), gateway=_OUTSIDE_ROUTER[1].ip, device=DEVICE),
         ]
         links = (_loopback(), _plug(EXTERNAL, DEVICE, OUTSIDE))
         return Namespace(EXTERNAL, links, tuple(Address(DEVICE, one) for one in held), tuple(routes))
@@ -169,7 +179,39 @@ def _plug(namespace: str, device: str, segment: str) -> Link:
     return Link(device, LinkKind.PHYSICAL, mac=mac_for(namespace, device), mtu=MTU, segment=segment)
 
 
-def wire(node: Node) -> Wire:
+def default_lengths(cluster: Cluster) -> dict[Family, int]:
+    """The prefix length assumed for nodes that state none: /24 and /64, or the longest shorter one with which no node has
+    its subnet's network or broadcast address and every subnet has an address left for a router."""
+    found = dict(_DEFAULT_LENGTH)
+    addresses = [ip(a.address) for n in cluster.nodes.values() for a in n.status.addresses if _is_address(a)]
+    for family, default in _DEFAULT_LENGTH.items():
+        own = {int(a) for a in addresses if family_of(a) is family}
+        for length in range(default, 7, -1):
+            host = family.bits - length
+            ends = {0, (1 << host) - 1}
+            used: dict[int, int] = {}
+            for value in own:
+                used[value >> host] = used.get(value >> host, 0) + 1
+            if not any(value & ((1 << host) - 1) in ends for value in own) and all(
+                count < (1 << host) - 2 for count in used.values()
+            ):
+                found[family] = length
+                break
+    if found != _DEFAULT_LENGTH:
+        cluster.assumptions.append(
+            f"nodes are in subnets of /{found[Family.IPV4]} (IPv4) and /{found[Family.IPV6]} (IPv6), as their addresses suggest"
+        )
+    return found
+
+
+def _is_address(address: NodeAddress) -> bool:
+    try:
+        return address.type == "InternalIP" and bool(ip(address.address))
+    except ValueError:
+        return False
+
+
+def wire(node: Node, lengths: Mapping[Family, int] = _DEFAULT_LENGTH) -> Wire:
     """InputError when an InternalIP is no address, or there is none."""
     found: list[IPInterface] = []
     problems: list[Problem] = []
@@ -183,7 +225,7 @@ def wire(node: Node) -> Wire:
             text = f'Invalid value: "{address.address}": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
             problems.append(Problem(text, node.source, f'Node "{node.name}"', field))
             continue
-        found.append(ipaddress.ip_interface(f"{value}/{_prefix_length(node, value)}"))
+        found.append(ipaddress.ip_interface(f"{value}/{_prefix_length(node, value, lengths)}"))
     if not found and not problems:
         text = "Required value: a node needs an address of type InternalIP to be reached"
         problems.append(Problem(text, node.source, f'Node "{node.name}"', "status.addresses"))
@@ -192,7 +234,7 @@ def wire(node: Node) -> Wire:
     return Wire(tuple(found), str(found[0].network))
 
 
-def _prefix_length(node: Node, address: IPAddress) -> int:
+def _prefix_length(node: Node, address: IPAddress, lengths: Mapping[Family, int]) -> int:
     family = family_of(address)
     stated = node.metadata.annotations.get(_ANNOTATION[family], "")
     try:
@@ -200,4 +242,4 @@ def _prefix_length(node: Node, address: IPAddress) -> int:
             return interface(stated).network.prefixlen
     except ValueError:
         pass  # an annotation of somebody else's that is no address says nothing about the subnet
-    return _DEFAULT_LENGTH[family]
+    return lengths[family]
