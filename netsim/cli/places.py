@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from netsim.cli.words import EXTERNAL, EXTERNAL_ADDRESSES, Words, read
+from netsim.cli.words import EXTERNAL, Words, read
 from netsim.errors import UsageError
 from netsim.kube.cluster import Cluster
 from netsim.kube.objects import WORKLOAD_KINDS, Pod, Service, ServicePort, Workload
 from netsim.kube.selectors import matches
 from netsim.linux.network import Network
-from netsim.packet.address import IPAddress, ip
+from netsim.packet.address import IPAddress, IPNetwork, ip
+from netsim.packet.address import network as prefix_of
+from netsim.topology.assemble import LazyNetwork
+from netsim.topology.underlay import EXTERNAL_ADDRESSES
 
 _SHORT = {
     "Pod": "pod",
@@ -60,14 +64,15 @@ class Places:
         self.cluster = cluster
         self.network = network
         self.namespace = namespace
-        self.external = external or tuple(ip(text) for text in EXTERNAL_ADDRESSES)
+        self.external = external or tuple(one.ip for one in EXTERNAL_ADDRESSES)
 
     def source(self, text: str) -> Place:
         """The place to send from."""
         words = read(text)
         place = self._resolve(words, None)
         if place.namespace is None:
-            raise UsageError(f"{text}: a Service only receives; name the pod, node or address that sends")
+            what = "a Service only receives" if words.kind == "Service" else "nobody sends from this address"
+            raise UsageError(f"{text}: {what}; name the pod, node or address that sends")
         if words.port is not None:
             raise UsageError(f"{text}: the source has no port here; --sport sets it")
         return place
@@ -102,14 +107,41 @@ class Places:
 
     # -- addresses and nodes -------------------------------------------------------------------------------------------
     def _owner(self, address: IPAddress) -> Place:
-        """The pod or node that has this address; a host outside if nobody does."""
+        """The pod or node that has this address; nobody if it is a Service's or an unused one of the cluster's own; else
+        a host outside."""
         if self.cluster is not None:
             if pod := self.cluster.pods_by_ip.get(str(address)):
                 return replace(self.pod_place(pod), name=str(address), addresses=(address,))
             for node in self.cluster.nodes:
                 if str(address) in _all_node_addresses(self.cluster, node):
                     return Place(str(address), f"node/{node}", (address,))
+            if any(address in prefix for prefix in self._inside) or str(address) in self._service_addresses:
+                return Place(str(address), None, (address,))
         return Place(str(address), EXTERNAL, (address,))
+
+    @cached_property
+    def _inside(self) -> list[IPNetwork]:
+        """The prefixes of nodes, pods and Services: an address of these is never one of the world outside."""
+        assert self.cluster is not None
+        settings = self.cluster.settings
+        own = (text for node in self.cluster.nodes.values() for text in node.spec.pod_cidrs)
+        stated = map(prefix_of, (*settings.pod_cidrs, *settings.service_cidrs, *own))
+        wires = self.network.topology.wires.values() if isinstance(self.network, LazyNetwork) else ()
+        segments = (one.network for wire in wires for one in wire.interfaces)
+        return list(dict.fromkeys((*stated, *segments)))
+
+    @cached_property
+    def _service_addresses(self) -> set[str]:
+        assert self.cluster is not None
+        return {
+            text
+            for service in self.cluster.services.values()
+            for text in (
+                *service.spec.cluster_ips,
+                *service.spec.external_ips,
+                *(ingress.ip for ingress in service.status.load_balancer.ingress),
+            )
+        }
 
     def _node(self, words: Words) -> Place:
         assert self.cluster is not None

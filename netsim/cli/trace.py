@@ -130,6 +130,7 @@ def _ask(options: Any) -> Traced:
     target = places.destination(options.target, source)
     for note in (*source.notes, *target.notes):
         inputs.talk(options).note(note)
+    _outside(network, places, source, target)
     node = _single_node(options, network, places)
     if options.reply and node is not None:
         raise UsageError("--reply needs the whole network: the answer comes from beyond the one node")
@@ -145,13 +146,25 @@ def _ask(options: Any) -> Traced:
     return Traced(source.name, target.name, sent, tuple(outcomes), replies, naming)
 
 
+def _outside(network: Network, places: Places, source: Place, target: Place) -> None:
+    """An address that nobody in the cluster has belongs to the host outside."""
+    from netsim.errors import UsageError
+
+    strange = [place for place in (source, target) if place.namespace == "external"]
+    if len(strange) == 2:
+        raise UsageError(f"{source.name} and {target.name} are both outside: no packet between them meets the cluster")
+    for place in strange:
+        if place.addresses[0] not in places.external and (move := getattr(network, "outside", None)) is not None:
+            move(place.addresses[0])
+
+
 def _single_node(options: Any, network: Network, places: Places) -> str | None:
     """The namespace of ``--at``, or of the one node that was dumped."""
     from netsim.errors import UsageError
 
     if options.at is not None:
-        place = places.source(options.at)
-        if not options.at.lower().startswith(("node/", "no/", "nodes/")) or place.namespace is None:
+        place = places.source(options.at if "/" in options.at else f"node/{options.at}")
+        if place.namespace is None or not place.namespace.startswith("node/"):
             raise UsageError(f"--at {options.at}: name a node, as node/NAME")
         return place.namespace
     if options.node_rules:

@@ -10,7 +10,6 @@ from netsim.errors import UsageError
 from netsim.packet.address import IPAddress, ip
 
 EXTERNAL = "external"
-EXTERNAL_ADDRESSES = ("203.0.113.10", "2001:db8:ffff::10")
 # what kubectl accepts for each kind
 KINDS = {
     alias: kind
