@@ -138,6 +138,11 @@ def _ask(options: Any) -> Traced:
     origin = _origin(options, network, source, packet, node)
     follow: str | int = "all" if options.seed is None else options.seed
     outcomes = trace(network, origin, packet, follow=follow, only=node)
+    if not options.node_rules and source.namespace is not None:
+        from netsim.cli.policy_note import would_drop
+
+        if (told := would_drop(made, source.namespace, outcomes)) is not None:
+            inputs.talk(options).note(told)
     replies: dict[int, tuple[Outcome, ...]] = {}
     for number, outcome in enumerate(outcomes if options.reply else ()):
         if outcome.disposition in (Disposition.DELIVERED, Disposition.LEFT) and outcome.receiver is not None:
