@@ -147,7 +147,7 @@ def walk(
             hops = hops + 1 if action.goto else 0
             if not action.goto:
                 stack.append((current, at))
-            if len(stack) > _DEEPEST or hops > len(table.chains):
+            if len(stack) > _DEEPEST or (hops > _DEEPEST and hops > len(table.chains)):
                 raise InputError(f'table {table.name}: chain "{action.chain}" is part of a loop')
             current, at = target, 0
             continue
