@@ -75,8 +75,14 @@ def load(
 def store(loaded: Loaded) -> Store:
     """A store that holds ``loaded`` (in which no two objects share kind, namespace and name)."""
     result = Store()
-    for item in loaded.objects:
-        result.put(item)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for item in loaded.objects:
+            result.put(item)
+    finally:
+        if collecting:
+            gc.enable()
     return result
 
 

@@ -155,17 +155,18 @@ class Matrix:
         if not len(touched):
             return Row(default, touched, np.empty(0, np.uint32))
         combinations, inverse = self._combinations(touched, groups, named)
+        numbers = touched[combinations]
+        hits = [None if ids is None else _holds(ids, numbers) for ids in groups]
         ids_of = np.empty(len(combinations), np.uint32)
-        for place, example in enumerate(combinations):
-            number = int(touched[example])
-            matching = [r for r, ids in zip(rules, groups, strict=True) if ids is None or _holds(ids, number)]
+        for place, number in enumerate(numbers.tolist()):
+            matching = [r for r, hit in zip(rules, hits, strict=True) if hit is None or hit[place]]
             destination = subject if direction is Direction.INGRESS else self.classes.examples[number]
             ids_of[place] = self._walk(matching, selected, destination)
         return Row(default, touched, ids_of[inverse])
 
     def _combinations(
         self, touched: Ids, groups: list[Ids | None], named: bool
-    ) -> tuple[list[int], npt.NDArray[np.intp]]:
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]:
         """Places in ``touched`` that match the same rules share a combination: (an example of each, which one each is).
 
         The rules that match are bits of 64-bit words; words after the first refine the numbering of those before."""
@@ -180,7 +181,7 @@ class Matrix:
         count = int(numbering.max()) + 1
         example = np.empty(count, np.int64)
         example[numbering.astype(np.intp)] = np.arange(len(touched))
-        return example.tolist(), numbering.astype(np.intp)
+        return example, numbering.astype(np.intp)
 
     def _peer_ids(self, rule: Rule) -> Ids:
         held = self._peers.get(id(rule))
@@ -258,6 +259,9 @@ def _has_names(rule: Rule) -> bool:
     return any(isinstance(port, NamedPort) for port in rule.ports or ())
 
 
-def _holds(ids: Ids, number: int) -> bool:
-    place = int(np.searchsorted(ids, number))
-    return place < len(ids) and int(ids[place]) == number
+def _holds(ids: Ids, numbers: Ids) -> list[bool]:
+    """Which of ``numbers`` are in the sorted ``ids``."""
+    if not len(ids):
+        return [False] * len(numbers)
+    found: list[bool] = (ids[np.minimum(np.searchsorted(ids, numbers), len(ids) - 1)] == numbers).tolist()
+    return found
