@@ -25,8 +25,6 @@ def test_a_failed_assertion_prints_what_disproves_it(tmp_path: Path) -> None:
         "pytest",
         "-q",
         "-p",
-        "netsim.pytest_plugin",
-        "-p",
         "no:cacheprovider",
         "-c",
         "/dev/null",
