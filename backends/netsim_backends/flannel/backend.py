@@ -13,11 +13,10 @@ from netsim.packet.address import Family
 from netsim_backends.cni.wiring import Bridge, NetConf, PointToPoint, Wiring
 from netsim_backends.flannel.config import FlannelConfig, find_document, read_config
 from netsim_backends.flannel.datapath import pod_mtu
-from netsim_backends.flannel.lease import TYPE_IN_LEASE, Lease, kube_leases
+from netsim_backends.flannel.lease import TYPE_IN_LEASE, Lease, read_leases
 from netsim_backends.flannel.plugin import FlannelPlugin
 
 _WIRINGS: Mapping[str, Wiring] = {"bridge": Bridge(), "ptp": PointToPoint()}
-_FLANNEL_IPMASQ = True  # --ip-masq, as the standard manifest has it; the delegate's ipMasq is its opposite
 
 
 class FlannelBackend:
@@ -30,7 +29,7 @@ class FlannelBackend:
 
     def configure(self, cluster: Cluster, mode: str | None, underlay: Underlay) -> FlannelPlugin:
         config = read_config(cluster, mode)
-        leases = kube_leases(cluster, config, underlay)
+        leases = read_leases(cluster, config, underlay)
         wiring, conf = _delegate(config, underlay)
         plugin = FlannelPlugin(cluster, config, underlay, leases, wiring, conf)
         _check(plugin, leases)
@@ -62,7 +61,7 @@ def _delegate(config: FlannelConfig, underlay: Underlay) -> tuple[Wiring, NetCon
         bridge=given.get("bridge", "cni0"),
         hairpin=given.get("hairpinMode", False),
         default_gateway=given.get("isDefaultGateway", False),
-        ip_masq=given.get("ipMasq", not _FLANNEL_IPMASQ),
+        ip_masq=given.get("ipMasq", not config.flags.masquerade),  # somebody has to, but not both
         port_map=config.port_map,
         routes=tuple(config.networks.values()),
     )

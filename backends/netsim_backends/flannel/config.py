@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netsim.errors import InputError, Problem, Source, UnsupportedError
 from netsim.kube.cluster import Cluster
 from netsim.packet.address import Family, IPAddress, IPNetwork, network
+from netsim_backends.flannel.daemon import DaemonFlags, read_flags
 
 MODES = ("vxlan", "host-gw", "udp", "ipip", "alloc")
 _REFUSED = {
@@ -64,6 +65,7 @@ class FlannelConfig:
     port_map: bool = True
     source: Source | None = None
     origin: str = ""
+    flags: DaemonFlags = field(default_factory=DaemonFlags)
 
 
 @dataclass(frozen=True)
@@ -110,20 +112,21 @@ def find_document(cluster: Cluster) -> Document | None:
 
 def read_config(cluster: Cluster, mode: str | None) -> FlannelConfig:
     """The checked configuration; ``mode`` replaces the backend's type. InputError with every problem."""
+    flags = read_flags(cluster)
     document = find_document(cluster)
     if document is None:
         cidrs = cluster.settings.pod_cidrs
         chosen = _checked_mode(mode or "vxlan", None, f"--cni flannel:{mode}")
         cluster.assumptions.append(f"flannel: no net-conf.json found; assuming {chosen} with Network {','.join(cidrs)}")
         networks = {Family(n.version): n for n in map(network, cidrs)}
-        return FlannelConfig(networks, chosen, mode is not None)
+        return FlannelConfig(networks, chosen, mode is not None, flags=flags)
     reader = _Reader(document)
     config = reader.read(mode)
     if reader.problems:
         raise InputError(reader.problems)
     for key in reader.unknown:
         cluster.assumptions.append(f"flannel: {document.name}: unknown field {key} is ignored, as flannel ignores it")
-    return config
+    return replace(config, flags=flags)
 
 
 def _checked_mode(mode: str, source: Source | None, name: str, field_: str = "") -> str:

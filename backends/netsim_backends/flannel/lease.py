@@ -20,7 +20,8 @@ from netsim.linux.mac import mac_for
 from netsim.linux.provenance import Provenance
 from netsim.packet.address import Family, IPAddress, IPNetwork, family_of
 from netsim_backends.cni.pools import pod_cidrs
-from netsim_backends.flannel.config import FlannelConfig
+from netsim_backends.flannel.config import FlannelConfig, SubnetOptions
+from netsim_backends.flannel.subnets import SubnetError, allocate, subnet_range
 
 PREFIX = "flannel.alpha.coreos.com/"
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -47,12 +48,12 @@ def vtep_name(vni: int, family: Family) -> str:
     return f"flannel.{vni}" if family is Family.IPV4 else f"flannel-v6.{vni}"
 
 
-def kube_leases(cluster: Cluster, config: FlannelConfig, underlay: Underlay) -> dict[str, Lease]:
+def read_leases(cluster: Cluster, config: FlannelConfig, underlay: Underlay) -> dict[str, Lease]:
     """Node → lease, by node name. InputError for nodes on which flanneld would not start.
 
     A node without podCIDR has no lease: its flanneld waits for one, which is noted.
     """
-    cidrs = pod_cidrs(cluster)
+    cidrs = pod_cidrs(cluster) if config.flags.kube_subnet_manager else _from_etcd(cluster, config)
     leases: dict[str, Lease] = {}
     problems: list[Problem] = []
     without: list[str] = []
@@ -74,6 +75,20 @@ def kube_leases(cluster: Cluster, config: FlannelConfig, underlay: Underlay) -> 
             f'flannel does not run on node {without[0]}{more}: node "{without[0]}" pod cidr not assigned'
         )
     return leases
+
+
+def _from_etcd(cluster: Cluster, config: FlannelConfig) -> Mapping[str, tuple[IPNetwork, ...]]:
+    """Node → subnets that the etcd manager hands out; what etcd holds is not among the input."""
+    cluster.assumptions.append("flanneld runs without --kube-subnet-mgr: subnets assumed in the order of node names")
+    found: dict[str, tuple[IPNetwork, ...]] = dict.fromkeys(cluster.nodes, ())
+    for family, whole in config.networks.items():
+        try:
+            given = allocate(subnet_range(whole, config.subnets.get(family, SubnetOptions())), cluster.nodes)
+        except SubnetError as error:
+            raise InputError([Problem(str(error), config.source, config.origin)]) from None
+        for node, subnet in given.items():
+            found[node] += (subnet,)
+    return found
 
 
 class _NodeReader:
@@ -116,7 +131,10 @@ class _NodeReader:
                 )
                 continue
             if not subnet.subnet_of(whole):  # type: ignore[arg-type]
-                text = f"the pod CIDR {subnet} is not inside flannel's Network {whole}"
+                text = (
+                    f'subnet "{whole}" specified in the flannel net config doesn\'t contain '
+                    f'"{subnet}" PodCIDR of the "{self.node.name}" node'
+                )
                 self.complain("spec.podCIDRs", text)
                 continue
             held = self._interface_address(family)

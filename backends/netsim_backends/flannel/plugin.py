@@ -75,10 +75,13 @@ class FlannelPlugin:
         self.wiring.node(node, pods, self.subnets(node), self.conf, builder)
 
     def _flanneld(self, own: Lease, builder: NamespaceBuilder) -> None:
+        flags = self.config.flags
         for family, subnet in own.subnets.items():
             whole = self.config.networks[family]
-            write_masquerade(builder, family, whole, subnet, self.config.source)
-            write_forward(builder, family, whole, self.config.source)
+            if flags.masquerade:
+                write_masquerade(builder, family, whole, subnet, self.config.source, flags.random_fully)
+            if flags.forward_rules:
+                write_forward(builder, family, whole, self.config.source)
         site = Site(
             self.config,
             own,

@@ -16,21 +16,27 @@ _MULTICAST = {Family.IPV4: "224.0.0.0/4", Family.IPV6: "ff00::/8"}
 
 
 def write_masquerade(
-    builder: NamespaceBuilder, family: Family, cluster: IPNetwork, subnet: IPNetwork, source: Source | None
+    builder: NamespaceBuilder,
+    family: Family,
+    cluster: IPNetwork,
+    subnet: IPNetwork,
+    source: Source | None,
+    random_fully: bool = True,
 ) -> None:
     """The seven nat rules: ``cluster`` is the Network, ``subnet`` this node's lease."""
     tables = builder.tables(family)
+    masquerade = f"{_SAID} -j MASQUERADE{' --random-fully' if random_fully else ''}"
     lines = (
         (f"-m mark --mark 0x4000/0x4000 {_SAID} -j RETURN", "kube-proxy's mark: kube-proxy masquerades it itself"),
         (f"-s {subnet} -d {cluster} {_SAID} -j RETURN", "pods of this node show their address to pods"),
         (f"-s {cluster} -d {subnet} {_SAID} -j RETURN", "pods show their address to pods of this node"),
         (f"! -s {cluster} -d {subnet} {_SAID} -j RETURN", "others show their address to pods of this node"),
         (
-            f"-s {cluster} ! -d {_MULTICAST[family]} {_SAID} -j MASQUERADE --random-fully",
+            f"-s {cluster} ! -d {_MULTICAST[family]} {masquerade}",
             "pods leave the cluster network with their node's address",
         ),
         (
-            f"! -s {cluster} -d {cluster} {_SAID} -j MASQUERADE --random-fully",
+            f"! -s {cluster} -d {cluster} {masquerade}",
             "others reach pods of other nodes through this node's address",
         ),
     )
