@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failure.tell(foreign, INTERNAL)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        from netsim.cli.parser import build
+        from netsim.cli.parser import parse
 
-        options = build(failure.program()).parse_args(arguments)
+        options = parse(failure.program(), arguments)
         code: int = options.run(options)
         sys.stdout.flush()
         return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 EPILOG = """\
@@ -36,6 +37,18 @@ def build(program: str) -> Parser:
     for module in (trace, render, check, reach, explain, diff, lint, version):
         module.add(commands, program)
     return parser
+
+
+def parse(program: str, arguments: Sequence[str]) -> Any:
+    """The options of one command. WHAT… may follow options, as kubectl's arguments may: argparse alone takes a list of
+    positional arguments only in one piece."""
+    parser = build(program)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "what") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.what += rest
+    return options
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:

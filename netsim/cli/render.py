@@ -40,11 +40,10 @@ what there is (all of it by default):
 examples:
   {program} render -f @example n1 iptables
   {program} render -f @example n2 route fdb neigh
-  {program} render -f @example --pod shop/web-0 addr route -o json""",
+  {program} render pod/shop/web-0 -f @example -o json addr route""",
     )
-    parser.add_argument("node", metavar="NODE", nargs="?", help="the node, as n1 or node/n1")
+    parser.add_argument("node", metavar="NODE", help="n1 or node/n1; pod/NS/NAME is a pod's own network namespace")
     parser.add_argument("what", metavar="WHAT", nargs="*", help=f"any of: {' '.join((*KINDS, *ABSENT))}")
-    parser.add_argument("--pod", metavar="NS/NAME", help="a pod's network namespace instead of its node's")
     parser.add_argument("--form", choices=("save", "restore"), default="save",
                         help="iptables as saved, or as kube-proxy feeds it to iptables-restore")  # fmt: skip
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
@@ -59,27 +58,20 @@ def run(options: Any) -> int:
 
     if inputs.print_kubectl(options):
         return 0
-    node, what = options.node, list(options.what)
-    if options.pod is not None and node is not None:
-        what, node = [node, *what], None  # there is no NODE to name: all of it is WHAT
-    if options.pod is None and node is None:
-        raise UsageError("which node? netsim render NODE, or --pod NS/NAME")
+    what = list(options.what)
     unknown = [name for name in what if name not in KINDS and name not in ABSENT]
     if unknown:
         raise UsageError(f"{', '.join(unknown)}: not among {' '.join((*KINDS, *ABSENT))}")
     made = inputs.assembled(options)
     places = Places(made.cluster, made.network, options.namespace or "default")
-    if options.pod is not None:
-        place = places.source(options.pod)
-    else:
-        place = places.source(node if node.startswith("node/") else f"node/{node}")
+    place = places.source(options.node if "/" in options.node else f"node/{options.node}")
     assert place.namespace is not None
     held = made.network.namespace(place.namespace)
     for name in what:
         if name in ABSENT:
             inputs.talk(options).note(f"{name} is not used by this cluster's data plane")
     chosen = list(dict.fromkeys(what or KINDS))
-    restore = _restorer(options, made, held) if options.form == "restore" else None
+    restore = _restorer(made, held) if options.form == "restore" else None
     if options.output == "json":
         _print_json(held, chosen, restore)
         return 0
@@ -113,12 +105,12 @@ def _print_json(held: Namespace, chosen: list[str], restore: Restore | None) -> 
 Restore = Callable[[int], Iterator[str]]
 
 
-def _restorer(options: Any, made: Any, held: Namespace) -> Restore:
+def _restorer(made: Any, held: Namespace) -> Restore:
     from netsim.errors import UsageError
     from netsim.packet.address import Family
 
     proxier = getattr(made.proxy, "node_proxier", None)
-    if proxier is None or held.node is None or options.pod is not None:
+    if proxier is None or held.node is None or held.name != f"node/{held.node}":
         raise UsageError("--form restore: only a node whose proxy feeds iptables-restore has such a form")
     own = [address.interface.ip for address in held.addresses]
     return lambda version: proxier(held.node, Family(version), own).document()

@@ -48,7 +48,7 @@ def netsim(
         ([*TRACE, "--node-rules", "dir"], 2, "takes the place"),
         (["trace", "-f", "-", "-f", "-", "a", "b"], 2, "only once"),
         (["trace", "--print-kubectl", "a", "b"], 2, "goes with --context"),
-        (["render"], 2, "which node?"),
+        (["render"], 2, "required: NODE"),
         (["render", "n1", "nonsense"], 2, "not among"),
         (["trace", "-f", "/nonexistent.yaml", "a", "b"], 3, "/nonexistent.yaml"),
         (["trace", "-f", str(BAD_INPUT / "unknown-field.yaml"), "a", "b"], 3, "unknown-field.yaml:"),
