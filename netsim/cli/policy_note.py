@@ -47,7 +47,6 @@ def _sender(by_name: dict[str, Endpoint], sender: str, outcome: Outcome) -> Endp
 
 def _denied(of: World, source: Endpoint, destination: Endpoint, outcome: Outcome) -> list[str]:
     from netsim_policies.evaluate import decide
-    from netsim_policies.explain import where
     from netsim_policies.model import Direction
 
     protocol, port = _PROTOCOLS.get(outcome.packet.proto), outcome.packet.dport
@@ -56,7 +55,7 @@ def _denied(of: World, source: Endpoint, destination: Endpoint, outcome: Outcome
     decision = decide(of, source, destination, outcome.packet.family)
     return [
         f"{direction.value.lower()} of {(destination if direction is Direction.INGRESS else source).name} by "
-        + ", ".join(f"{p.label} ({where(p)})" for p in verdict.policies)
+        + ", ".join(f"{p.label} ({p.source})" if p.source else p.label for p in verdict.policies)
         for direction in Direction
         for verdict in decision.side(direction)
         if not verdict.allowed and verdict.ports.holds(protocol, port)
