@@ -2,7 +2,8 @@
 
 Views and values are apart, as in smoltcp: ``model`` says what a header means, this module what it looks like on the wire.
 ``parse_packet(to_bytes(p)) == p`` for every packet whose payload is bytes; lengths and checksums are derived, never stored.
-A first fragment keeps its transport header; other fragments, and bodies too short for their header, are ``Raw``.
+A first fragment keeps its transport header; other fragments, and bodies too short for their header or with a UDP length
+that is not theirs, are ``Raw``.
 """
 
 from __future__ import annotations
@@ -88,11 +89,12 @@ def packet_bytes(packet: Packet) -> bytes:
     body = body_bytes(packet)
     if packet.src.version == 4:
         flags = (packet.dont_fragment << 14) | (packet.more_fragments << 13) | (packet.fragment_offset >> 3)
+        length = 20 + len(packet.options)
         head = struct.pack(
             "!BBHHHBBH4s4s",
-            0x45,
+            0x40 | length >> 2,
             packet.tos,
-            20 + len(body),
+            length + len(body),
             packet.ident,
             flags,
             packet.ttl,
@@ -101,6 +103,7 @@ def packet_bytes(packet: Packet) -> bytes:
             packet.src.packed,
             packet.dst.packed,
         )
+        head += packet.options
         return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
     proto = packet.proto
     if packet.is_fragment:
@@ -154,9 +157,16 @@ def _pseudo(packet: Packet, length: int) -> bytes:
     return packet.src.packed + packet.dst.packed + struct.pack("!II", length, packet.proto)
 
 
+def header_length(packet: Packet) -> int:
+    """The IP header's length, with IPv4 options or the IPv6 fragment header."""
+    if packet.src.version == 4:
+        return 20 + len(packet.options)
+    return 48 if packet.is_fragment else 40
+
+
 def wire_length(packet: Packet) -> int:
     """The IP packet's total length in bytes, without building it where that can be helped."""
-    header = 20 if packet.src.version == 4 else 48 if packet.is_fragment else 40
+    header = header_length(packet)
     body = packet.body
     match body:
         case Raw(data):
@@ -211,12 +221,13 @@ def _parse_ipv4(data: bytes, quoted: bool) -> Packet:
         raise PacketError(f"an IPv4 header has at least 20 bytes, this packet {len(data)}")
     first, tos, total, ident, flags, ttl, proto = struct.unpack_from("!BBHHHBB", data)
     header = (first & 15) * 4
-    if header < 20 or total < header or (total > len(data) and not quoted):
+    if header < 20 or total < header or header > len(data) or (total > len(data) and not quoted):
         raise PacketError(f"IPv4 header length {header}, total length {total}, but {len(data)} bytes are there")
     offset, more = (flags & 0x1FFF) << 3, bool(flags & 0x2000)
     src, dst = ipaddress.IPv4Address(data[12:16]), ipaddress.IPv4Address(data[16:20])
-    body = _parse_body(proto, data[header:total], src, offset > 0)
-    return Packet(src, dst, proto, body, ttl, tos, ident, bool(flags & 0x4000), more, offset)
+    body = _parse_body(proto, data[header:total], src, offset > 0, quoted or more)
+    packet = Packet(src, dst, proto, body, ttl, tos, ident, bool(flags & 0x4000), more, offset)
+    return packet if header == 20 else replace(packet, options=data[20:header])
 
 
 def _parse_ipv6(data: bytes, quoted: bool) -> Packet:
@@ -230,12 +241,13 @@ def _parse_ipv6(data: bytes, quoted: bool) -> Packet:
         proto, _, field, ident = struct.unpack_from("!BBHI", rest)
         offset, more, rest = field & 0xFFF8, bool(field & 1), rest[8:]
     src, dst = ipaddress.IPv6Address(data[8:24]), ipaddress.IPv6Address(data[24:40])
-    body = _parse_body(proto, rest, src, offset > 0)
+    body = _parse_body(proto, rest, src, offset > 0, quoted or more)
     packet = Packet(src, dst, proto, body, ttl, (word >> 20) & 0xFF, ident, False, more, offset)
     return replace(packet, flow_label=word & 0xFFFFF)
 
 
-def _parse_body(proto: int, data: bytes, src: IPAddress, later_fragment: bool) -> Body | Packet:
+def _parse_body(proto: int, data: bytes, src: IPAddress, later_fragment: bool, partial: bool) -> Body | Packet:
+    """``partial``: the end of the datagram is elsewhere, so that its UDP length says nothing about these bytes."""
     if later_fragment:
         return Raw(data)
     if proto == Proto.TCP and len(data) >= 20:
@@ -244,8 +256,9 @@ def _parse_body(proto: int, data: bytes, src: IPAddress, later_fragment: bool) -
         if 20 <= header <= len(data):
             return Tcp(sport, dport, TcpFlag(field & 0xFF), seq, ack, window, data[20:header], data[header:])
     elif proto == Proto.UDP and len(data) >= 8:
-        sport, dport, _, summed = struct.unpack_from("!HHHH", data)
-        return Udp(sport, dport, data[8:], bool(summed))
+        sport, dport, length, summed = struct.unpack_from("!HHHH", data)
+        if partial or length == len(data):
+            return Udp(sport, dport, data[8:], bool(summed))
     elif proto == Proto.SCTP and len(data) >= 12:
         sport, dport, vtag = struct.unpack_from("!HHI", data)
         return Sctp(sport, dport, vtag, data[12:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from netsim.packet.codec import body_bytes, packet_bytes, parse_packet, wire_length
+from netsim.packet.codec import body_bytes, header_length, packet_bytes, parse_packet, wire_length
 from netsim.packet.model import Packet, Raw
 
 
@@ -21,14 +21,20 @@ def fragment(packet: Packet, mtu: int) -> list[Packet]:
     if wire_length(packet) <= mtu:
         return [packet]
     data = body_bytes(packet)
-    header = 20 if packet.src.version == 4 else 48
-    room = (mtu - header) & ~7
+    four = packet.src.version == 4
+    space = mtu - (header_length(packet) if four else 48)
+    room = space & ~7
     if room < 8:
         raise ValueError(f"an MTU of {mtu} leaves no room for a fragment")
     pieces: list[Packet] = []
-    for start in range(0, len(data), room):
-        chunk = data[start : start + room]
-        last = start + room >= len(data)
+    start, end = 0, 0
+    while end < len(data):
+        start, end = end, end + room
+        if (
+            four and len(data) - start <= space
+        ):  # the last one may fill the MTU; ip6_append_data keeps to multiples of 8
+            end = len(data)
+        chunk, last = data[start:end], end >= len(data)
         pieces.append(
             replace(
                 packet,

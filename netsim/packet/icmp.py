@@ -86,12 +86,15 @@ def echo(family: Family, ident: int, sequence: int = 1, payload: bytes = b"", re
 
 
 def error_allowed(packet: Packet) -> bool:
-    """May a host answer ``packet`` with an ICMP error (RFC 1122 3.2.2, RFC 4443 2.4)?
+    """May a host answer ``packet`` with an ICMP error (icmp_send, icmp6_send; RFC 1122 3.2.2, RFC 4443 2.4)?
 
-    Not for ICMP errors, later fragments, multicast or broadcast destinations, or sources that name no single host."""
-    if is_error(packet) or packet.fragment_offset:
+    Not for ICMP errors (nor ICMP types above 18, which may be some), later IPv4 fragments, multicast or broadcast
+    destinations, or sources that name no single host."""
+    src, dst, body = packet.src, packet.dst, packet.body
+    if is_error(packet) or (packet.family is Family.IPV4 and packet.fragment_offset):
         return False
-    src, dst = packet.src, packet.dst
+    if packet.family is Family.IPV4 and isinstance(body, Icmp) and body.type > 18:
+        return False
     if dst.is_multicast or src.is_multicast or src.is_unspecified:
         return False
     return not (packet.family is Family.IPV4 and (int(dst) == 0xFFFFFFFF or int(src) == 0xFFFFFFFF))

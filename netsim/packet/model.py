@@ -100,6 +100,7 @@ class Packet:
     IPv4: ``ident``, ``dont_fragment``, ``more_fragments``, ``fragment_offset`` (bytes, a multiple of 8) as on the wire.
     IPv6: the same fields describe the fragment extension header, present when the offset or ``more_fragments`` is set;
     ``dont_fragment`` is always effectively true for routers.
+    ``options``: IPv4 header options as on the wire, padded to a multiple of four; nobody looks into them.
     """
 
     src: IPAddress
@@ -113,6 +114,7 @@ class Packet:
     more_fragments: bool = False
     fragment_offset: int = 0
     flow_label: int = 0
+    options: bytes = b""
 
     @property
     def family(self) -> Family:

@@ -15,6 +15,7 @@ from netsim.packet.codec import PacketError
 LINK_ETHERNET, LINK_RAW = 1, 101
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _MAGIC = 0x1A2B3C4D
+_SHORTEST = {_SECTION: 16, _INTERFACE: 8, _PACKET: 20}  # bytes of body before the options
 _COMMENT, _IF_NAME, _IF_TSRESOL, _SHB_USERAPPL = 1, 2, 9, 4
 
 
@@ -62,29 +63,51 @@ class Captured:
 
 def read(data: bytes) -> Iterator[Captured]:
     """The packets of a little-endian pcapng file such as the writer above makes; unknown blocks are passed over."""
-    interfaces: list[tuple[str, int]] = []
+    interfaces: list[tuple[str, int, int]] = []
     at = 0
     while at < len(data):
         if len(data) - at < 12:
             raise PacketError(f"the capture ends inside a block at byte {at}")
         kind, length = struct.unpack_from("<II", data, at)
-        if length < 12 or at + length > len(data):
+        if kind == _SECTION and data[at + 8 : at + 12] == _MAGIC.to_bytes(4, "big"):
+            raise PacketError("a pcapng section of the other byte order")
+        if at == 0 and kind != _SECTION:
+            raise PacketError("not a pcapng file: it does not begin with a section header")
+        if length < 12 or length % 4 or at + length > len(data):
             raise PacketError(f"the block at byte {at} claims {length} bytes, {len(data) - at} are left")
         body = data[at + 8 : at + length - 4]
+        if len(body) < _SHORTEST.get(kind, 0):
+            raise PacketError(f"the block at byte {at} is too short for its type {kind}")
         if kind == _SECTION:
-            if struct.unpack_from("<I", body)[0] != _MAGIC:
-                raise PacketError("a pcapng section of the other byte order")
+            if body[:4] != _MAGIC.to_bytes(4, "little"):
+                raise PacketError(f"the section at byte {at} names no byte order")
             interfaces = []
         elif kind == _INTERFACE:
-            options = dict(_options(body[8:]))
-            interfaces.append((options.get(_IF_NAME, b"").decode(), struct.unpack_from("<H", body)[0]))
+            interfaces.append(_interface(body))
         elif kind == _PACKET:
-            number, high, low, size, _ = struct.unpack_from("<IIIII", body)
-            options = dict(_options(body[20 + size + (-size % 4) :]))
-            name, linktype = interfaces[number]
-            comment = options.get(_COMMENT, b"").decode()
-            yield Captured(name, linktype, high << 32 | low, body[20 : 20 + size], comment)
+            yield _packet(body, interfaces, at)
         at += length
+
+
+def _interface(body: bytes) -> tuple[str, int, int]:
+    """Name, link type, nanoseconds of a tick."""
+    options = dict(_options(body[8:]))
+    resolution = options.get(_IF_TSRESOL, b"\x06")
+    if resolution[:1] not in (b"\x09", b"\x06", b"\x03", b"\x00"):
+        raise PacketError(f"an interface counts time in units that are not supported (if_tsresol {resolution.hex()})")
+    name = options.get(_IF_NAME, b"").decode(errors="replace")
+    return name, int.from_bytes(body[:2], "little"), 10 ** (9 - resolution[0])
+
+
+def _packet(body: bytes, interfaces: list[tuple[str, int, int]], at: int) -> Captured:
+    number, high, low, size, _ = struct.unpack_from("<IIIII", body)
+    if number >= len(interfaces):
+        raise PacketError(f"the packet at byte {at} names interface {number} of {len(interfaces)}")
+    if size > len(body) - 20:
+        raise PacketError(f"the packet at byte {at} claims {size} bytes, its block holds {len(body) - 20}")
+    name, linktype, tick = interfaces[number]
+    comment = dict(_options(body[20 + size + (-size % 4) :])).get(_COMMENT, b"").decode(errors="replace")
+    return Captured(name, linktype, (high << 32 | low) * tick, body[20 : 20 + size], comment)
 
 
 def _options(data: bytes) -> Iterator[tuple[int, bytes]]:

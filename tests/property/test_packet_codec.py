@@ -18,6 +18,7 @@ from netsim.packet.codec import (
     PacketError,
     checksum,
     frame_bytes,
+    header_length,
     packet_bytes,
     parse_frame,
     parse_packet,
@@ -76,10 +77,22 @@ def test_any_bytes_are_a_packet_or_a_packet_error(data: bytes, parse: object) ->
         return
 
 
+@given(any_packets, st.integers(0, 0xFFFF))
+def test_a_udp_length_that_lies_leaves_bytes(packet: Packet, length: int) -> None:
+    if not isinstance(packet.body, Udp) or length == len(packet_bytes(packet)) - header_length(packet):
+        return
+    data = bytearray(packet_bytes(packet))
+    at = header_length(packet) + 4
+    data[at : at + 2] = length.to_bytes(2, "big")
+    read = parse_packet(bytes(data))
+    assert read == replace(packet, body=Raw(bytes(data[at - 4 :])))
+    assert packet_bytes(read) == data
+
+
 @given(any_packets)
 def test_ipv4_headers_sum_to_zero(packet: Packet) -> None:
     if packet.family is Family.IPV4:
-        assert checksum(packet_bytes(packet)[:20]) == 0
+        assert checksum(packet_bytes(packet)[: header_length(packet)]) == 0
 
 
 @settings(deadline=None)
@@ -87,7 +100,7 @@ def test_ipv4_headers_sum_to_zero(packet: Packet) -> None:
 def test_scapy_finds_every_transport_checksum_right(packet: Packet) -> None:
     data = packet_bytes(packet)
     four = packet.family is Family.IPV4
-    segment = data[20 if four else 40 :]
+    segment = data[header_length(packet) :]
     if packet.proto == Proto.SCTP:
         assert segment[8:12] == crc32c(segment[:8] + bytes(4) + segment[12:]).to_bytes(4, "big")
     elif packet.proto == Proto.ICMP and four:

@@ -55,6 +55,7 @@ def packets(draw: st.DrawFn, family: Family, depth: int = 1) -> Packet:
         ident=draw(st.integers(0, 0xFFFF)) if four else 0,
         dont_fragment=draw(st.booleans()) if four else False,
         flow_label=0 if four else draw(st.integers(0, 0xFFFFF)),
+        options=draw(st.sampled_from((b"", b"", b"\x94\x04\x00\x00", b"\x01" * 40))) if four else b"",
     )
 
 
