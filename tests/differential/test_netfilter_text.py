@@ -23,8 +23,12 @@ pytestmark = pytest.mark.kernel
 # What a plain kernel cannot load from text alone, and why.
 MATCHES_NOT_LOADED = {
     "nfacct": "the counter must have been made with the nfacct tool",
+    "ipvs": "needs the ip_vs module, which ordinary test kernels lack",
 }
-TARGETS_NOT_LOADED: dict[str, str] = {}
+TARGETS_NOT_LOADED: dict[str, str] = {
+    "TCPMSS": "the kernel takes it only beside a match for SYN segments",
+    "TPROXY": "the kernel takes it only for TCP and UDP, and its module is in few test kernels",
+}
 
 
 @st.composite
@@ -42,7 +46,12 @@ def rules(draw: st.DrawFn, family: Family, table: str) -> Rule:
     kinds = [m for m in kinds if not m.protocols or protocol in m.protocols]
     chosen = draw(st.lists(st.sampled_from(kinds), max_size=3, unique=True))
     matches: tuple[Match, ...] = tuple([draw(kind.strategy(family)) for kind in chosen])
-    targets = [t for t in registry.all_targets() if t.tables is None or table in t.tables]
+    targets = [t for t in registry.all_targets() if t.name not in TARGETS_NOT_LOADED]
+    targets = [t for t in targets if t.tables is None or table in t.tables]
+    if protocol not in (6, 17):
+        targets = [t for t in targets if t.name != "TPROXY"]
+    # TCPMSS --set-mss and --clamp-mss-to-pmtu both want a rule for SYN segments, which drawn flags seldom make
+    targets = [t for t in targets if t.name != "TCPMSS"]
     target: type[Target] | None = draw(st.one_of(st.none(), st.sampled_from(targets)))
     source, destination = draw(prefix), draw(prefix)
     device = draw(st.sampled_from((None, "eth0", "cali+")))

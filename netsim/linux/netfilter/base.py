@@ -61,6 +61,8 @@ class Skb:
     ``iif``/``oif`` are device names (None where the hook has none); inside br_netfilter ``physin``/``physout`` are the
     bridge ports. ``ct`` is the conntrack entry (an object with ``status_snat``, ``status_dnat``, ``mark``,
     ``original``, ``reply``), None when untracked or invalid. ``ct_reply`` tells the packet's direction.
+    ``source_mac`` is the Ethernet source the packet came with: empty if it had no such header, None if it is not known.
+    ``owner`` is the (user, group) of the socket that sent it, None if nobody told or no socket did.
     """
 
     packet: Packet
@@ -73,6 +75,8 @@ class Skb:
     ct_state: CtState = CtState.NEW
     ct_reply: bool = False
     ipvs: Any = None
+    source_mac: str | None = None
+    owner: tuple[int, int] | None = None
 
 
 class Environment(Protocol):
@@ -91,8 +95,9 @@ class Environment(Protocol):
         """One draw that is true with ``probability``; following every branch is the caller's business, not the match's."""
 
     def in_set(self, name: str, elements: Sequence[Any]) -> bool:
-        """ipset membership; ``elements`` are the packet's values in the order of the set's dimensions
-        (addresses as IPAddress, ports as (protocol, number), interfaces as str)."""
+        """ipset membership. ``elements``: one mapping per src or dst of the rule, which offers all that the packet has on
+        that side; each dimension of the set takes what it is made of. Keys: ``ip`` (IPAddress), ``port`` ((protocol,
+        number), or None without ports), ``iface`` and ``physdev`` (device names or None)."""
 
     def recent(self, name: str) -> dict[IPAddress, list[float]]:
         """The live list behind ``-m recent --name``: address → time stamps, oldest first."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from netsim.packet.codec import wire_length
 from netsim.packet.model import Icmp, Tcp
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Column(enum.StrEnum):
     ICMP_TYPE = "icmp_type"
     ICMP_CODE = "icmp_code"
     TTL = "ttl"
+    LENGTH = "length"
     MARK = "mark"
     IIF = "iif"
     OIF = "oif"
@@ -103,6 +105,7 @@ def columns_of(skb: Skb, env: Environment) -> dict[Column, Any]:
         Column.ICMP_TYPE: body.type if isinstance(body, Icmp) else None,
         Column.ICMP_CODE: body.code if isinstance(body, Icmp) else None,
         Column.TTL: packet.ttl,
+        Column.LENGTH: wire_length(packet),
         Column.MARK: skb.mark,
         Column.IIF: skb.iif or "",
         Column.OIF: skb.oif or "",

@@ -15,7 +15,7 @@ from typing import Any
 from netsim.errors import InputError, Problem, Source, UnsupportedError
 from netsim.linux.netfilter import registry
 from netsim.linux.netfilter.arguments import Arguments, Option, tokenise
-from netsim.linux.netfilter.base import TABLE_HOOKS, Match, Target, Verdict
+from netsim.linux.netfilter.base import TABLE_HOOKS, Verdict
 from netsim.linux.netfilter.protocols import protocol_number, protocol_text
 from netsim.linux.netfilter.rule import Chain, Rule
 from netsim.linux.netfilter.table import Ruleset, Table
@@ -162,6 +162,8 @@ def _read(
             elif header in ("-j", "-g"):
                 if jump is not None or target is not None:
                     raise InputError(f"{word} is given more than once")
+                if value in registry.UNMODELLED:
+                    raise UnsupportedError(f'target "{value}" is not modelled')
                 kind = None if header == "-g" else registry.target(value)
                 if kind is None:
                     jump, goto = value, header == "-g"
@@ -223,7 +225,7 @@ def _option(
         slots.append(slot)
         loaded.append(slot)
     name = slot.kind.aliases.get(word, word)
-    wanted = slot.kind.options[name]
+    wanted: int = slot.kind.options[name]
     values = (inline,) if equals else ()
     end = at + wanted - len(values)
     if end > len(tokens) or end < at:
@@ -345,6 +347,8 @@ class _Draft:
             raise InputError(f'chain "{name}" is not built in, so its policy must be "-"')
         if not name or len(name) > 28:
             raise InputError(f'"{name}" is not a chain name of 1 to 28 characters')
+        if name in registry.UNMODELLED or registry.target(name) is not None:
+            raise InputError(f'"{name}" is the name of a target, so no chain can have it')
         self.rules[name] = []
         if len(words) > 2:
             self.counters[name] = _counters(words[2])

@@ -15,6 +15,7 @@ from netsim.packet.address import Family, IPNetwork, network
 _TUPLE = ("--ctproto", "--ctorigsrc", "--ctorigdst", "--ctreplsrc", "--ctrepldst")
 _PORTS = ("--ctorigsrcport", "--ctorigdstport", "--ctreplsrcport", "--ctrepldstport")
 _STATES = tuple(CT_BITS)
+_STATUS = ("EXPECTED", "SEEN_REPLY", "ASSURED", "CONFIRMED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,13 @@ class Conntrack(Match):
     """Models revision 3 of ``net/netfilter/xt_conntrack.c`` (Linux 6.1 and 6.18).
 
     ``tuples`` holds the options about the entry in printed order: (option, value, negated) with the value a protocol
-    number, a prefix or a range of ports. An entry offers ``original`` and ``reply`` with ``src``, ``dst``, ``sport``,
-    ``dport`` and ``proto``. Not modelled and refused: ``--ctstatus`` and ``--ctexpire``.
+    number, a prefix, a range of ports or the names of status bits. An entry offers ``original`` and ``reply`` with
+    ``src``, ``dst``, ``sport``, ``dport`` and ``proto``, and its status bits as ``expected``, ``seen_reply``, ``assured``
+    and ``confirmed``. Without an entry, the state alone decides if it is asked for. ``--ctexpire`` is refused.
     """
 
     name: ClassVar[str] = "conntrack"
-    options: ClassVar[dict[str, int]] = dict.fromkeys(("--ctstate", "--ctdir", *_TUPLE, *_PORTS), 1)
+    options: ClassVar[dict[str, int]] = dict.fromkeys(("--ctstate", "--ctdir", "--ctstatus", *_TUPLE, *_PORTS), 1)
 
     states: tuple[str, ...] = ()
     states_not: bool = False
@@ -42,7 +44,7 @@ class Conntrack(Match):
             arguments.fail(f'--ctstate: "{min(unknown)}" is not a state')
         tuples = tuple(
             (name, _value(arguments, given), given.negated)
-            for name in (*_TUPLE, *_PORTS)
+            for name in (*_TUPLE, *_PORTS, "--ctstatus")
             if (given := arguments.get(name)) is not None
         )
         direction = arguments.text("--ctdir")
@@ -70,7 +72,7 @@ class Conntrack(Match):
             return True
         entry = skb.ct
         if entry is None:
-            return False
+            return bool(self.states)
         if self.direction and (self.direction == "REPLY") != skb.ct_reply:
             return False
         return all(_fits(entry, name, value) != negated for name, value, negated in self.tuples)
@@ -90,24 +92,25 @@ class Conntrack(Match):
 
         states = st.sets(st.sampled_from(_STATES), min_size=1).map(lambda s: tuple(n for n in _STATES if n in s))
         prefixes = ("10.0.0.0/8", "10.1.2.3") if family is Family.IPV4 else ("fd00::/64", "fd00::1")
-        values = {name: st.sampled_from([network(p) for p in prefixes]) for name in _TUPLE[1:]}
+        values: dict[str, Any] = {name: st.sampled_from([network(p) for p in prefixes]) for name in _TUPLE[1:]}
         port = st.integers(0, 65535)
         values |= {
             name: st.one_of(port.map(lambda p: (p, p)), st.tuples(port, port).map(lambda p: (min(p), max(p))))
             for name in _PORTS
         }
+        values["--ctstatus"] = st.frozensets(st.sampled_from(_STATUS))
         values["--ctproto"] = st.sampled_from((6, 17, 132))
 
         def entry(names: set[str]) -> Any:
             return st.tuples(
                 *[
                     st.tuples(st.just(n), values[n], st.booleans())
-                    for n in (*_TUPLE, *_PORTS)
+                    for n in (*_TUPLE, *_PORTS, "--ctstatus")
                     if n in names or (n == "--ctproto" and names & set(_PORTS))
                 ]
             )
 
-        tuples = st.sets(st.sampled_from((*_TUPLE, *_PORTS)), max_size=4).flatmap(entry)
+        tuples = st.sets(st.sampled_from((*_TUPLE, *_PORTS, "--ctstatus")), max_size=4).flatmap(entry)
         some = st.builds(cls, states, st.booleans(), tuples, st.sampled_from((None, "ORIGINAL", "REPLY")))
         return st.one_of(st.builds(cls, states, st.booleans()), some)
 
@@ -119,6 +122,11 @@ def _value(arguments: Arguments, option: Option) -> Any:
             return protocol_number(text)
         except ValueError:
             arguments.fail(f'--ctproto: protocol "{text}" is not known')
+    if option.name == "--ctstatus":
+        words = {word.upper() for word in text.split(",")}
+        if unknown := words - {"NONE", *_STATUS}:
+            arguments.fail(f'--ctstatus: "{min(unknown)}" is none of NONE, {", ".join(_STATUS)}')
+        return frozenset(words - {"NONE"})
     if option.name in _PORTS:
         return arguments.range(text, name=option.name)
     try:
@@ -135,6 +143,8 @@ def _show(value: Any) -> str:
         return str(value)
     if isinstance(value, tuple):
         return ports_text(*value)
+    if isinstance(value, frozenset):
+        return ",".join([word for word in _STATUS if word in value]) or "NONE"
     prefix: IPNetwork = value
     return str(prefix.network_address) if prefix.prefixlen == prefix.max_prefixlen else str(prefix)
 
@@ -142,6 +152,8 @@ def _show(value: Any) -> str:
 def _fits(entry: Any, name: str, value: Any) -> bool:
     if name == "--ctproto":
         return bool(entry.original.proto == value)
+    if name == "--ctstatus":
+        return any(getattr(entry, word.lower()) for word in value)
     side = entry.original if name.startswith("--ctorig") else entry.reply
     end = name[len("--ctorig") :]
     have = getattr(side, {"src": "src", "dst": "dst", "srcport": "sport", "dstport": "dport"}[end])
