@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from netsim.packet.address import Family, family_of
 from netsim_policies.algebra import AddressSet
-from netsim_policies.evaluate import peer_matches
+from netsim_policies.evaluate import peer_matches, requirements
 from netsim_policies.model import (
     Action,
     AddressPeer,
@@ -40,14 +40,6 @@ from netsim_policies.model import (
 
 Ids = npt.NDArray[np.int32]
 _NOBODY: Ids = np.empty(0, np.int32)
-
-
-def requirements(selector: Selector) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """A LabelSelector as (key, operator, values)."""
-    for key, value in (selector.get("matchLabels") or {}).items():
-        yield key, "In", (value,)
-    for item in selector.get("matchExpressions") or ():
-        yield item["key"], item["operator"], tuple(item.get("values") or ())
 
 
 def _scopes(policy: Policy) -> Iterator[Scope]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import PortSet
-from netsim_policies.classes import requirements
 from netsim_policies.evaluate import (
     Decision,
     Verdict,
@@ -20,6 +19,7 @@ from netsim_policies.evaluate import (
     exemption,
     in_scope,
     peer_matches,
+    requirements,
     rule_matches_peer,
     rule_ports,
 )

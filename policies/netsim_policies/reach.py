@@ -14,8 +14,8 @@ from typing import Any
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
-from netsim_policies.classes import Vocabulary, requirements
-from netsim_policies.evaluate import in_scope
+from netsim_policies.classes import Vocabulary
+from netsim_policies.evaluate import in_scope, requirements
 from netsim_policies.matrix import Matrix
 from netsim_policies.model import Endpoint, EndpointKind, PodPeer, Scope, World
 
