@@ -114,8 +114,8 @@ class Fib:
         self.local: dict[IPAddress, str] = {
             a.interface.ip: device
             for device in reversed(self._addresses)
-            if self._usable(device)
             for a in self._addresses[device]
+            if a.interface.version == 4 or self._usable(device)
         }
 
     def _add(self, route: Route) -> None:
@@ -177,7 +177,8 @@ class Fib:
         for hop in hops:
             if hop.device is None and hop.gateway is not None:
                 hop = replace(hop, device=self.device_of(hop.gateway))
-            if self._usable(hop.device) and (hop.device is not None or route.type is not RouteType.UNICAST):
+            usable = self._usable(hop.device) or (route.type is RouteType.LOCAL and hop.device in self.links)
+            if usable and (hop.device is not None or route.type is not RouteType.UNICAST):
                 alive.append(hop)
         if oif is not None and route.type not in (RouteType.LOCAL,):
             alive = [hop for hop in alive if hop.device == oif]

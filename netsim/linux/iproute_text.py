@@ -71,7 +71,9 @@ def _order(route: Route) -> tuple[int, int, int]:
 def _alive(route: Route, fib: Fib) -> bool:
     """The kernel takes the routes of a device away when it goes down."""
     hops = route.nexthops or (NextHop(route.gateway, route.device),)
-    return any(hop.device is None or (hop.device in fib.links and fib.links[hop.device].up) for hop in hops)
+    return route.type is RouteType.LOCAL or any(
+        hop.device is None or (hop.device in fib.links and fib.links[hop.device].up) for hop in hops
+    )
 
 
 def _resolved(route: Route, fib: Fib) -> Route:

@@ -83,9 +83,12 @@ def kernel_routes(namespace: Namespace) -> Iterator[Route]:
     addresses = all_addresses(namespace)
     first = primaries(namespace.addresses)
     for link in namespace.links:
-        if not link.up:
-            continue
         held = addresses[link.name]
+        if not link.up:  # fib_add_ifaddr: an address put on a device that is down is local all the same (kube-ipvs0)
+            for address in held:
+                if address.interface.version == 4:
+                    yield next(kernel_routes_of(address, primary=first.get((link.name, address.interface.network))))
+            continue
         for address in sorted(held, key=lambda a: a.interface.version):
             yield from kernel_routes_of(
                 address,
