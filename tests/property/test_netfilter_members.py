@@ -1,4 +1,4 @@
-"""Every match and target: complete, prints what it parses, means what its lowering says; walks with and without index."""
+"""Each match and target: complete, prints what it parses, means what its lowering says; walks with and without index."""
 
 from __future__ import annotations
 
