@@ -29,7 +29,7 @@ def node(number: int, *cidrs: str, annotations: Mapping[str, str] | None = None,
             "name": f"n{number}",
             "annotations": {f"flannel.alpha.coreos.com/{k}": v for k, v in (annotations or {}).items()},
         },
-        "spec": {"podCIDR": held[0], "podCIDRs": held},
+        "spec": {"podCIDR": held[0], "podCIDRs": [c for c in held if c]},
         "status": {"addresses": [{"type": "InternalIP", "address": a} for a in (f"192.168.56.{10 + number}", *more)]},
     }
     return msgspec.convert(body, Node)
