@@ -3,12 +3,14 @@
     store ─▶ control plane (with the CNI's address management) ─▶ plug-ins ─▶ LazyNetwork
 
 What a component writes above or below another's rules depends on who starts first. Here, as on a node that boots: the
-underlay, then the kubelet with kube-proxy (both write on start), then the CNI's daemon, then its plug-ins per pod.
+underlay, then the kubelet and kube-proxy (a static set of rules, written as soon as the API server answers), then the CNI's
+daemon, then its plug-ins per pod, which cannot run before that daemon has left its configuration. So flannel's appended
+jump comes behind kube-proxy's, and portmap, which inserts, comes before both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,12 +21,16 @@ from netsim.kube.cluster import Cluster, Settings
 from netsim.kube.objects import Pod
 from netsim.kube.store import Store
 from netsim.linux.builder import NamespaceBuilder
-from netsim.linux.link import Link, LinkKind
+from netsim.linux.link import Link
 from netsim.linux.network import Namespace
-from netsim.packet.address import IPAddress, IPNetwork, host_network, ip
+from netsim.packet.address import IPAddress, IPInterface
+from netsim.topology import outside
+from netsim.topology.balancers import Balancers
 from netsim.topology.choice import Choice, choose
-from netsim.topology.underlay import EXTERNAL, OUTSIDE, ROUTER, Topology
+from netsim.topology.underlay import EXTERNAL, OUTSIDE, ROUTER, WAN, Topology, loopback
 
+# What every node of a working cluster has set, by kubeadm's preflight checks or the distribution. All else, rp_filter
+# among it, is at the kernel's default (which systemd raises to 2 on many: that changes nothing where there is one uplink).
 _NODE_SYSCTLS = {
     "net.ipv4.ip_forward": "1",
     "net.ipv6.conf.all.forwarding": "1",
@@ -41,17 +47,40 @@ class LazyNetwork:
     ) -> None:
         self.cluster = cluster
         self.topology = topology
+        self.balancers = Balancers(cluster, topology)
         self.proxy = proxy
         self.cni = cni
-        self._external = external
         self._made: dict[str, Namespace] = {}
+        self._stations: dict[str, Mapping[str, tuple[str, str]]] = {}
+        self._external: IPAddress | None = None
+        if external is not None:
+            self.outside(external)
 
     def outside(self, address: IPAddress) -> None:
-        """From now on the host outside has this address."""
+        """From now on the host outside has this address. UsageError if something in the cluster has it."""
+        owner = self._owner(address)
+        if owner is not None:
+            raise UsageError(f"{address} cannot be outside: it is an address of {owner}")
         self._external = address
+        self.__dict__.pop("_outside", None)
         for name in (ROUTER, EXTERNAL):
             self._made.pop(name, None)
 
+    def _owner(self, address: IPAddress) -> str | None:
+        node = self.topology.node_at(address) or self.balancers.translated.get(address, (None,))[0]
+        if node is not None:
+            return f"node {node}"
+        pod = self.cluster.pods_by_ip.get(str(address))
+        if pod is not None:
+            return f"pod {pod.namespace}/{pod.name}"
+        service = self.balancers.services.get(address)
+        return None if service is None else f"Service {service.namespace}/{service.name}"
+
+    @cached_property
+    def _outside(self) -> list[IPInterface]:
+        return outside.external_addresses(self.topology, self.balancers, self._external)
+
+    # -- namespaces ---------------------------------------------------------------------------------------------------
     def namespace(self, name: str) -> Namespace:
         made = self._made.get(name)
         if made is None:
@@ -68,15 +97,16 @@ class LazyNetwork:
             if pod is not None and pod.spec.node_name in self.cluster.nodes and not pod.spec.host_network:
                 return self._pod(pod)
         if name == ROUTER:
-            return self.topology.router(self._router_routes(), self._external)
+            announced = outside.announced_by(self.cni, self.topology)
+            return outside.router(self.topology, self.balancers, announced, self._outside)
         if name == EXTERNAL:
-            return self.topology.external(self._external)
+            return outside.external(self._outside)
         raise KeyError(name)
 
     def _node(self, node: str) -> Namespace:
         builder = NamespaceBuilder(f"node/{node}", node)
         link, addresses, routes = self.topology.node_wiring(node)
-        builder.links += [Link("lo", LinkKind.LOOPBACK, mtu=65536), link]
+        builder.links += [loopback(), link]
         builder.addresses += addresses
         builder.routes += routes
         builder.sysctls.update(_NODE_SYSCTLS)
@@ -86,72 +116,54 @@ class LazyNetwork:
 
     def _pod(self, pod: Pod) -> Namespace:
         builder = NamespaceBuilder(f"pod/{pod.namespace}/{pod.name}", pod.spec.node_name)
-        builder.links.append(Link("lo", LinkKind.LOOPBACK, mtu=65536))
+        builder.links.append(loopback())
         self.cni.build_pod(pod, builder)
         return builder.build()
 
-    def _router_routes(self) -> Iterator[tuple[IPNetwork, str, str]]:
-        """What reaches the cluster through the router: see ``underlay`` for the assumption about load balancers."""
-        announced = getattr(self.cni, "underlay_routes", None)
-        for prefix, node in announced() if announced else ():
-            yield prefix, node, f"pod network of node {node}"
-        target = next(self.topology.ready_nodes(), None)
-        if target is None:
-            return
-        seen: set[str] = set()
-        for service in sorted(self.cluster.services.values(), key=lambda s: s.key):
-            balancers = [i.ip for i in service.status.load_balancer.ingress if i.ip]
-            for text in (*balancers, *service.spec.external_ips):
-                address = _address(text)
-                if text not in seen and address is not None and self.topology.node_at(address) is None:
-                    seen.add(text)
-                    reason = (
-                        f"assumed: {text} of Service {service.namespace}/{service.name} is delivered to node {target}"
-                    )
-                    yield host_network(address), target, reason
-
-    # -- L2 ----------------------------------------------------------------------------------------------------------
+    # -- L2 -----------------------------------------------------------------------------------------------------------
     def on_segment(self, segment: str, address: IPAddress) -> tuple[str, str] | None:
-        if segment == OUTSIDE:
-            return self._held_by((ROUTER, EXTERNAL), segment, address)
         node = self.topology.node_at(address)
         if node is not None and self.topology.wires[node].segment == segment:
             return f"node/{node}", self.topology.underlay_device
-        return self._held_by((ROUTER,), segment, address)
-
-    def _held_by(self, names: tuple[str, ...], segment: str, address: IPAddress) -> tuple[str, str] | None:
-        for name in names:
-            namespace = self.namespace(name)
-            plugged = {link.name for link in namespace.links if link.segment == segment}
-            for held in namespace.addresses:
-                if held.device in plugged and held.interface.ip == address:
-                    return name, held.device
+        for name in (ROUTER, EXTERNAL) if segment == OUTSIDE else (ROUTER,):
+            device = self._device_with(name, segment, address)
+            if device is not None:
+                return name, device
+        delivery = self.balancers.deliveries.get(address)
+        if delivery is not None and self.topology.wires[delivery.node].segment == segment:
+            return f"node/{delivery.node}", self.topology.underlay_device
+        if outside.answered_by_router(self.topology, self.balancers, segment, address, self._outside):
+            return ROUTER, next(device for name, device in self._by_mac(segment).values() if name == ROUTER)
         return None
 
-    @cached_property
-    def _macs(self) -> dict[tuple[str, str], tuple[str, str]]:
-        found: dict[tuple[str, str], tuple[str, str]] = {}
-        for node, wire in self.topology.wires.items():
-            link, _, _ = self.topology.node_wiring(node)
-            found[wire.segment, str(link.mac)] = (f"node/{node}", link.name)
-        for name in (ROUTER, EXTERNAL):
-            for link in self.namespace(name).links:
-                if link.segment is not None:
-                    found[link.segment, str(link.mac)] = (name, link.name)
-        return found
+    def _device_with(self, name: str, segment: str, address: IPAddress) -> str | None:
+        if name == ROUTER and segment != OUTSIDE:
+            # Asked for at every hop: no need to walk over the addresses of all segments.
+            own = self.topology.subnets.get(segment, {}).values()
+            held = any(one.ip == address for one in own)
+            return next((d for n, d in self._by_mac(segment).values() if n == ROUTER), None) if held else None
+        device = WAN if name == ROUTER else self.topology.underlay_device
+        found = any(a.device == device and a.interface.ip == address for a in self.namespace(name).addresses)
+        return device if found else None
 
     def by_mac(self, segment: str, mac: str) -> tuple[str, str] | None:
-        return self._macs.get((segment, mac))
+        return self._by_mac(segment).get(mac)
+
+    def _by_mac(self, segment: str) -> Mapping[str, tuple[str, str]]:
+        """MAC address → (namespace, device) on one segment."""
+        found = self._stations.get(segment)
+        if found is None:
+            links: list[tuple[str, Link]] = [
+                (f"node/{node}", self.topology.node_link(node)) for node in self.topology.nodes_on.get(segment, ())
+            ]
+            for name in (ROUTER, EXTERNAL) if segment == OUTSIDE else (ROUTER,):
+                links += [(name, link) for link in self.namespace(name).links if link.segment == segment]
+            found = {str(link.mac): (name, link.name) for name, link in links}
+            self._stations[segment] = found
+        return found
 
     def segment_mtu(self, segment: str) -> int:
         return self.topology.mtu
-
-
-def _address(text: str) -> IPAddress | None:
-    try:
-        return ip(text)
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True)
@@ -209,4 +221,6 @@ def assemble(store: Store, settings: Settings, *, external: IPAddress | None = N
     cni = prepare(cluster)
     choice, topology, _ = ready[0]
     proxy = choice.proxy.configure(cluster, None, topology.underlay())
-    return Assembled(cluster, LazyNetwork(cluster, topology, proxy, cni, external), choice)
+    network = LazyNetwork(cluster, topology, proxy, cni, external)
+    cluster.assumptions += network.balancers.notes()
+    return Assembled(cluster, network, choice)

@@ -4,57 +4,49 @@
     node eth0 ── segment 192.168.10.0/24 ──┤ router/underlay ── segment "outside" ── external 203.0.113.10
     node eth0 ── segment 192.168.20.0/24 ──┘
 
-A node's segment is the subnet of its InternalIP. The prefix length is that of the annotation
-``projectcalico.org/IPv4Address`` (``IPv6Address``) where a node has one, else /24 and /64. One router joins all segments
-and the outside; its address on a segment is the first one that no node has. Load-balancer and external addresses reach the
-cluster because the router hands them to a node, as a load balancer would: to the first ready node by name.
+One router joins all segments (``segments`` says how they are found) and the outside. Its address in a subnet is the first
+one that no node has; in a subnet without any to spare it is link-local, as clouds do for nodes with /32 addresses. What
+reaches the cluster from outside, and how, is the business of ``balancers``.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from netsim.backends import Underlay
-from netsim.errors import InputError, Problem
+from netsim.errors import Source
 from netsim.kube.cluster import Cluster
-from netsim.kube.objects import Node, NodeAddress
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.mac import mac_for
-from netsim.linux.network import Namespace
 from netsim.linux.provenance import Provenance
 from netsim.linux.route import Address, Route
-from netsim.packet.address import (
-    Family,
-    IPAddress,
-    IPInterface,
-    IPNetwork,
-    family_of,
-    host_network,
-    interface,
-    ip,
-    network,
-)
+from netsim.packet.address import Family, IPAddress, IPInterface, IPNetwork, family_of, interface, network
+from netsim.topology.segments import read_wires
 
 DEVICE = "eth0"
 MTU = 1500
 ROUTER = "router/underlay"
 EXTERNAL = "external"
 OUTSIDE = "outside"
+WAN = "wan0"
 EXTERNAL_ADDRESSES = (interface("203.0.113.10/24"), interface("2001:db8:ffff::10/64"))
-_OUTSIDE_ROUTER = (interface("203.0.113.1/24"), interface("2001:db8:ffff::1/64"))
-_ANNOTATION = {Family.IPV4: "projectcalico.org/IPv4Address", Family.IPV6: "projectcalico.org/IPv6Address"}
-_DEFAULT_LENGTH = {Family.IPV4: 24, Family.IPV6: 64}
+OUTSIDE_ROUTER = (interface("203.0.113.1/24"), interface("2001:db8:ffff::1/64"))
+DEFAULT = {Family.IPV4: network("0.0.0.0/0"), Family.IPV6: network("::/0")}
+_LINK_LOCAL = {Family.IPV4: interface("169.254.1.1/32"), Family.IPV6: interface("fe80::1/64")}
+_TRIED = 1 << 16
 
 
 @dataclass(frozen=True)
-class Wire:
-    """The node's external interface: its addresses with prefix lengths, and the segment it is plugged into."""
+class Via:
+    """``prefix`` is reached through ``node``; why, and the line of the input that says so."""
 
-    interfaces: tuple[IPInterface, ...]
-    segment: str
+    prefix: IPNetwork
+    node: str
+    because: str
+    source: Source | None = None
 
 
 class Topology:
@@ -65,181 +57,107 @@ class Topology:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        lengths = default_lengths(cluster)
-        self.wires = {name: wire(node, lengths) for name, node in cluster.nodes.items()}
-        self._by_address: dict[IPAddress, str] = {}
-        for name, held in self.wires.items():
-            for one in held.interfaces:
-                other = self._by_address.setdefault(one.ip, name)
-                if other != name:
-                    node = cluster.nodes[name]
-                    text = f"address {one.ip} is also that of node {other}"
-                    raise InputError([Problem(text, node.source, f'Node "{name}"', "status.addresses")])
+        self.wires = read_wires(cluster)
+        self._by_address = {one.ip: name for name, held in self.wires.items() for one in held.interfaces}
 
     def underlay(self) -> Underlay:
+        """``segments`` are the nodes' subnets: the kernel takes a gateway for on-link by its subnet, whatever the wire."""
         return Underlay(
             DEVICE,
             MTU,
             {name: tuple(str(i.ip) for i in wire.interfaces) for name, wire in self.wires.items()},
-            {name: wire.segment for name, wire in self.wires.items()},
+            {name: str(wire.subnet) for name, wire in self.wires.items()},
         )
 
     def node_at(self, address: IPAddress) -> str | None:
         return self._by_address.get(address)
 
-    @cached_property
-    def subnets(self) -> dict[str, dict[IPNetwork, IPInterface]]:
-        """segment → its subnets with the router's address in each."""
-        found: dict[str, dict[IPNetwork, IPInterface]] = {}
-        for held in self.wires.values():
-            for one in held.interfaces:
-                subnets = found.setdefault(held.segment, {})
-                if one.network not in subnets:
-                    subnets[one.network] = self._router_address(one.network)
-        return found
-
-    def _router_address(self, subnet: IPNetwork) -> IPInterface:
-        for offset in range(1, min(subnet.num_addresses, 1 << 16)):
-            address = subnet[offset]
-            if address not in self._by_address:
-                return ipaddress.ip_interface(f"{address}/{subnet.prefixlen}")
-        raise InputError(f"subnet {subnet} has no address left for a router")
-
-    # -- nodes -------------------------------------------------------------------------------------------------------
-    def node_wiring(self, node: str) -> tuple[Link, list[Address], list[Route]]:
-        held = self.wires[node]
-        why = Provenance(f"Node {node}", self.cluster.nodes[node].source)
-        link = Link(
-            DEVICE, LinkKind.PHYSICAL, mac=mac_for("node", node, DEVICE), mtu=MTU, segment=held.segment, provenance=why
-        )
-        addresses = [Address(DEVICE, one, provenance=why) for one in held.interfaces]
-        routes: list[Route] = []
-        for one in held.interfaces:
-            gateway = self.subnets[held.segment][one.network].ip
-            default = network("0.0.0.0/0") if gateway.version == 4 else network("::/0")
-            if not any(r.destination == default for r in routes):
-                because = Provenance("assumed: the segment's router", why.source)
-                routes.append(Route(default, gateway=gateway, device=DEVICE, provenance=because))
-        return link, addresses, routes
-
-    # -- the router and the outside ----------------------------------------------------------------------------------
-    def router_device(self, segment: str) -> str:
-        return "wan0" if segment == OUTSIDE else f"lan{sorted(self.subnets).index(segment)}"
-
-    def router(self, extra: Iterable[tuple[IPNetwork, str, str]], external: IPAddress | None = None) -> Namespace:
-        """``extra``: (prefix, node, reason) routes through nodes, such as load-balancer addresses and flat pod CIDRs.
-        ``external``: where the host outside is, if not at its own addresses."""
-        links = [_loopback(), _plug(ROUTER, "wan0", OUTSIDE)]
-        addresses = [Address("wan0", one) for one in _OUTSIDE_ROUTER]
-        for segment in sorted(self.subnets):
-            device = self.router_device(segment)
-            links.append(_plug(ROUTER, device, segment))
-            addresses += [Address(device, one) for one in self.subnets[segment].values()]
-        routes = [
-            Route(
-                prefix,
-                gateway=gateway,
-                device=self.router_device(self.wires[node].segment),
-                provenance=Provenance(reason, self.cluster.nodes[node].source),
-            )
-            for prefix, node, reason in extra
-            if (gateway := self.address_of(node, family_of(prefix))) is not None
-        ]
-        if external is not None:
-            because = Provenance("assumed: the host outside is one hop away")
-            routes.append(Route(host_network(external), device="wan0", scope="link", provenance=because))
-        sysctls = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
-        return Namespace(ROUTER, tuple(links), tuple(addresses), tuple(routes), sysctls=sysctls)
-
     def address_of(self, node: str, family: Family) -> IPAddress | None:
         return next((one.ip for one in self.wires[node].interfaces if family_of(one) is family), None)
 
-    def external(self, address: IPAddress | None = None) -> Namespace:
-        """The host outside. It stands for every outside address that is asked about: ``address`` comes before its own."""
-        held = [*([ipaddress.ip_interface(address)] if address is not None else []), *EXTERNAL_ADDRESSES]
-        routes = [
-            Route(network("0.0.0.0/0"), gateway=_OUTSIDE_ROUTER[0].ip, device=DEVICE),
-            Route(network("::/0"), gateway=_OUTSIDE_ROUTER[1].ip, device=DEVICE),
-        ]
-        links = (_loopback(), _plug(EXTERNAL, DEVICE, OUTSIDE))
-        return Namespace(EXTERNAL, links, tuple(Address(DEVICE, one) for one in held), tuple(routes))
+    @cached_property
+    def nodes_on(self) -> dict[str, tuple[str, ...]]:
+        """segment → its nodes, by name."""
+        found: dict[str, list[str]] = {}
+        for name, held in self.wires.items():
+            found.setdefault(held.segment, []).append(name)
+        return {segment: tuple(names) for segment, names in found.items()}
 
-    def ready_nodes(self) -> Iterator[str]:
-        for name in sorted(self.wires):
-            conditions = {c.type: c.status for c in self.cluster.nodes[name].status.conditions}
-            if conditions.get("Ready", "True") == "True":
-                yield name
+    @cached_property
+    def subnets(self) -> dict[str, dict[IPNetwork, IPInterface]]:
+        """segment → its subnets with the router's address for each, everything in numeric order."""
+        every = {(one.network, held.segment) for held in self.wires.values() for one in held.interfaces}
+        found: dict[str, dict[IPNetwork, IPInterface]] = {}
+        for subnet, segment in sorted(every, key=lambda e: (e[0].version, int(e[0].network_address), e[0].prefixlen)):
+            found.setdefault(segment, {})[subnet] = self._router_address(subnet)
+        return found
+
+    def segment_of(self, address: IPAddress) -> str | None:
+        """The segment in whose subnets ``address`` lies."""
+        for length in self._lengths.get(family_of(address), ()):
+            segment = self._by_subnet.get(network(f"{address}/{length}"))
+            if segment is not None:
+                return segment
+        return None
+
+    @cached_property
+    def _by_subnet(self) -> dict[IPNetwork, str]:
+        return {subnet: segment for segment, held in self.subnets.items() for subnet in held}
+
+    @cached_property
+    def _lengths(self) -> dict[Family, list[int]]:
+        found: dict[Family, set[int]] = {}
+        for subnet in self._by_subnet:
+            found.setdefault(family_of(subnet), set()).add(subnet.prefixlen)
+        return {family: sorted(lengths, reverse=True) for family, lengths in found.items()}
+
+    def _router_address(self, subnet: IPNetwork) -> IPInterface:
+        spare = (address for address in _hosts(subnet) if address not in self._by_address)
+        address = next(spare, None)
+        if address is None:
+            return _LINK_LOCAL[family_of(subnet)]
+        return ipaddress.ip_interface(f"{address}/{subnet.prefixlen}")
+
+    # -- nodes -------------------------------------------------------------------------------------------------------
+    def node_link(self, node: str) -> Link:
+        why = Provenance(f"Node {node}", self.cluster.nodes[node].source)
+        mac = mac_for("node", node, DEVICE)
+        return Link(DEVICE, LinkKind.PHYSICAL, mac=mac, mtu=MTU, segment=self.wires[node].segment, provenance=why)
+
+    def node_wiring(self, node: str) -> tuple[Link, list[Address], list[Route]]:
+        held, link = self.wires[node], self.node_link(node)
+        addresses = [Address(DEVICE, one, provenance=link.provenance) for one in held.interfaces]
+        because = Provenance("assumed: the segment's router", self.cluster.nodes[node].source)
+        routes: dict[Family, Route] = {}
+        for one in held.interfaces:
+            gateway = self.subnets[held.segment][one.network].ip
+            family = family_of(one)
+            # A link-local IPv4 gateway is in none of the node's subnets.
+            onlink = gateway not in one.network and family is Family.IPV4
+            route = Route(DEFAULT[family], gateway=gateway, device=DEVICE, onlink=onlink, provenance=because)
+            routes.setdefault(family, route)
+        return link, addresses, list(routes.values())
 
 
-def _loopback() -> Link:
+def _hosts(subnet: IPNetwork) -> Iterator[IPAddress]:
+    """Addresses that a host may have: neither the network's nor IPv4's broadcast address, but both of a /31 or /127."""
+    count = subnet.num_addresses
+    first, end = (0, count) if count <= 2 else (1, count - (subnet.version == 4))
+    return (subnet[offset] for offset in range(first, min(end, _TRIED)))
+
+
+def loopback() -> Link:
     return Link("lo", LinkKind.LOOPBACK, mtu=65536)
 
 
-def _plug(namespace: str, device: str, segment: str) -> Link:
+def plug(namespace: str, device: str, segment: str) -> Link:
     return Link(device, LinkKind.PHYSICAL, mac=mac_for(namespace, device), mtu=MTU, segment=segment)
 
 
-def default_lengths(cluster: Cluster) -> dict[Family, int]:
-    """The prefix length assumed for nodes that state none: /24 and /64, or the longest shorter one with which no node has
-    its subnet's network or broadcast address and every subnet has an address left for a router."""
-    found = dict(_DEFAULT_LENGTH)
-    addresses = [ip(a.address) for n in cluster.nodes.values() for a in n.status.addresses if _is_address(a)]
-    for family, default in _DEFAULT_LENGTH.items():
-        own = {int(a) for a in addresses if family_of(a) is family}
-        for length in range(default, 7, -1):
-            host = family.bits - length
-            ends = {0, (1 << host) - 1}
-            used: dict[int, int] = {}
-            for value in own:
-                used[value >> host] = used.get(value >> host, 0) + 1
-            if not any(value & ((1 << host) - 1) in ends for value in own) and all(
-                count < (1 << host) - 2 for count in used.values()
-            ):
-                found[family] = length
-                break
-    if found != _DEFAULT_LENGTH:
-        cluster.assumptions.append(
-            f"nodes are in subnets of /{found[Family.IPV4]} (IPv4) and /{found[Family.IPV6]} (IPv6), as their addresses suggest"
-        )
-    return found
-
-
-def _is_address(address: NodeAddress) -> bool:
-    try:
-        return address.type == "InternalIP" and bool(ip(address.address))
-    except ValueError:
-        return False
-
-
-def wire(node: Node, lengths: Mapping[Family, int] = _DEFAULT_LENGTH) -> Wire:
-    """InputError when an InternalIP is no address, or there is none."""
-    found: list[IPInterface] = []
-    problems: list[Problem] = []
-    for index, address in enumerate(node.status.addresses):
-        if address.type != "InternalIP":
-            continue
-        try:
-            value = ip(address.address)
-        except ValueError:
-            field = f"status.addresses[{index}].address"
-            text = f'Invalid value: "{address.address}": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)'
-            problems.append(Problem(text, node.source, f'Node "{node.name}"', field))
-            continue
-        found.append(ipaddress.ip_interface(f"{value}/{_prefix_length(node, value, lengths)}"))
-    if not found and not problems:
-        text = "Required value: a node needs an address of type InternalIP to be reached"
-        problems.append(Problem(text, node.source, f'Node "{node.name}"', "status.addresses"))
-    if problems:
-        raise InputError(problems)
-    return Wire(tuple(found), str(found[0].network))
-
-
-def _prefix_length(node: Node, address: IPAddress, lengths: Mapping[Family, int]) -> int:
-    family = family_of(address)
-    stated = node.metadata.annotations.get(_ANNOTATION[family], "")
-    try:
-        if "/" in stated and interface(stated).ip == address:
-            return interface(stated).network.prefixlen
-    except ValueError:
-        pass  # an annotation of somebody else's that is no address says nothing about the subnet
-    return lengths[family]
+def through(topology: Topology, ways: Iterable[Via], device_of: dict[str, str]) -> Iterator[Route]:
+    """Routes by nodes' addresses; ``device_of`` a segment. A node without an address of the family is no way."""
+    for way in ways:
+        gateway = topology.address_of(way.node, family_of(way.prefix))
+        if gateway is not None:
+            device = device_of[topology.wires[way.node].segment]
+            yield Route(way.prefix, gateway=gateway, device=device, provenance=Provenance(way.because, way.source))
