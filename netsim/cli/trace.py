@@ -155,11 +155,14 @@ def _outside(network: Network, places: Places, source: Place, target: Place) -> 
     """An address that nobody in the cluster has belongs to the host outside."""
     from netsim.errors import UsageError
 
+    move = getattr(network, "outside", None)
+    if move is None:
+        return  # one dumped node: all else is outside, and between two others it forwards
     strange = [place for place in (source, target) if place.namespace == "external"]
     if len(strange) == 2:
         raise UsageError(f"{source.name} and {target.name} are both outside: no packet between them meets the cluster")
     for place in strange:
-        if place.addresses[0] not in places.external and (move := getattr(network, "outside", None)) is not None:
+        if place.addresses[0] not in places.external:
             move(place.addresses[0])
 
 
@@ -184,6 +187,7 @@ def _origin(options: Any, network: Network, source: Place, packet: Packet, node:
     from netsim.errors import UsageError
     from netsim.interpreter import LocalOrigin, WireOrigin
     from netsim.linux.fib import Fib
+    from netsim.linux.link import LinkKind
 
     assert source.namespace is not None
     if node is None:
@@ -193,11 +197,11 @@ def _origin(options: Any, network: Network, source: Place, packet: Packet, node:
     towards = fib.lookup(packet.src)
     own = fib.address_type(packet.src) == "LOCAL"
     plugged = {link.peer[1]: link.name for link in held.links if link.peer and link.peer[0] == source.namespace}
-    uplinks = {link.name for link in held.links if link.segment is not None}
+    uplinks = {link.name for link in held.links if link.kind is LinkKind.PHYSICAL}
     device = next(iter(plugged.values()), None) or towards.device
     side = options.side
     if side is None:
-        outside = device is None or device in uplinks or (source.namespace == "external" and not plugged)
+        outside = device is None or device in uplinks
         side = "node" if own else "external" if outside else "pod"
     if side == "node":
         return LocalOrigin(node)
