@@ -48,10 +48,6 @@ def rules(draw: st.DrawFn, family: Family, table: str) -> Rule:
     matches: tuple[Match, ...] = tuple([draw(kind.strategy(family)) for kind in chosen])
     targets = [t for t in registry.all_targets() if t.name not in TARGETS_NOT_LOADED]
     targets = [t for t in targets if t.tables is None or table in t.tables]
-    if protocol not in (6, 17):
-        targets = [t for t in targets if t.name != "TPROXY"]
-    # TCPMSS --set-mss and --clamp-mss-to-pmtu both want a rule for SYN segments, which drawn flags seldom make
-    targets = [t for t in targets if t.name != "TCPMSS"]
     target: type[Target] | None = draw(st.one_of(st.none(), st.sampled_from(targets)))
     source, destination = draw(prefix), draw(prefix)
     device = draw(st.sampled_from((None, "eth0", "cali+")))
@@ -97,7 +93,7 @@ def test_saved_as_printed(tool: str, data: st.DataObject) -> None:
         document.write_text(expected)
         result = run(
             f"ipset create netsim-a hash:ip,port,ip family {inet}; ipset create netsim-b hash:ip,port,ip family {inet}; "
-            f"{tool}-restore {document} && {tool}-save",
+            f"{tool}-restore -w 30 {document} && {tool}-save",
         )
     assert result.returncode == 0, result.stderr + _named_line(result.stderr, expected)
     saved, printed = _by_table(result.stdout), _by_table(expected)
