@@ -31,8 +31,8 @@ def objects(draw: Any) -> list[Object]:
     found: list[Object] = [node(n) for n in range(1, count + 1)]
     for index in range(draw(st.integers(0, 12))):
         on = draw(st.integers(1, count))
-        # Some pods come with an address, as in a dump; high ones never collide.
-        held = (f"10.244.{on}.{100 + index}",) if draw(st.booleans()) else ()
+        # Some pods come with an address, as in a dump: where others would be put next.
+        held = (f"10.244.{on}.{2 + index}",) if draw(st.booleans()) else ()
         ports = draw(st.lists(st.integers(1, 65535), max_size=3, unique=True))
         mapped = [{"containerPort": 80, "hostPort": p} for p in ports]
         found.append(pod(f"p{index}", f"n{on}", *held, ports=mapped, hostNetwork=draw(st.booleans())))
