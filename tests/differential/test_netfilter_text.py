@@ -93,7 +93,7 @@ def test_saved_as_printed(tool: str, data: st.DataObject) -> None:
         document.write_text(expected)
         result = run(
             f"ipset create netsim-a hash:ip,port,ip family {inet}; ipset create netsim-b hash:ip,port,ip family {inet}; "
-            f"{tool}-restore -w 30 {document} && {tool}-save",
+            f"{tool}-restore {document} && {tool}-save",
         )
     assert result.returncode == 0, result.stderr + _named_line(result.stderr, expected)
     saved, printed = _by_table(result.stdout), _by_table(expected)
