@@ -10,7 +10,7 @@ from dataclasses import replace
 from netsim.interpreter import bridge, egress, ingress, replies
 from netsim.interpreter.machine import Flight, Journey, Machine
 from netsim.interpreter.outcome import IcmpError, StepKind
-from netsim.linux.link import Link, LinkKind
+from netsim.linux.link import Link, LinkKind, VxlanOptions
 from netsim.linux.netfilter.base import Skb
 from netsim.linux.route import FdbEntry
 from netsim.packet.address import Family, IPAddress
@@ -246,7 +246,7 @@ def decapsulate(machine: Machine, flight: Flight) -> bool:
         if not link.up:
             continue
         options, lease = link.vxlan, link.udp_tunnel
-        if options is not None and options.port == body.dport:
+        if options is not None and options.port == body.dport and _outer_version(options) == packet.src.version:
             return _vxlan_demultiplex(machine, flight, body)
         if lease is not None and (lease.local, lease.port) == (packet.dst, body.dport):
             carried = _carried_packet(body)
@@ -264,11 +264,17 @@ def _vxlan_demultiplex(machine: Machine, flight: Flight, body: Udp) -> bool:
         return True
     for link in flight.scene.vxlan_devices:
         options = link.vxlan
-        if options is not None and link.up and (options.port, options.vni) == (body.dport, carried.vni):
+        wanted = (body.dport, carried.vni, flight.packet.src.version)
+        if options is not None and link.up and (options.port, options.vni, _outer_version(options)) == wanted:
             _vxlan_receive(machine, flight, link, carried)
             return True
     machine.drop(flight, f"no VXLAN device has VNI {carried.vni}")
     return True
+
+
+def _outer_version(options: VxlanOptions) -> int:
+    """The IP version of the device's socket: vxlan.c keeps one socket, and one table of VNIs, per family and port."""
+    return 4 if options.local is None else options.local.version
 
 
 def _bytes(body: Udp) -> bytes:
