@@ -13,14 +13,15 @@ from fractions import Fraction
 
 from netsim.errors import UsageError
 from netsim.interpreter import egress, ingress
-from netsim.interpreter.machine import Flight, Journey, Machine
+from netsim.interpreter.machine import Ending, Flight, Journey, Machine
 from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, IcmpError, Outcome
 from netsim.interpreter.scene import World
 from netsim.interpreter.state import State
 from netsim.linux.netfilter.base import Skb
 from netsim.linux.network import Network
-from netsim.packet.model import Frame, Packet
+from netsim.packet.address import Family
+from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
 
 LIMIT = 10_000
 
@@ -120,17 +121,17 @@ def _run(
         mac = world.scene(origin.namespace).links[origin.device].mac
         what: Frame | Packet = packet
         if mac is not None:
-            what = Frame(
-                origin.src_mac or "02:00:00:00:00:01", mac, packet, 0x0800 if packet.src.version == 4 else 0x86DD
-            )
+            ethertype = ETH_IPV4 if packet.family is Family.IPV4 else ETH_IPV6
+            what = Frame(origin.src_mac or "02:00:00:00:00:01", origin.dst_mac or mac, packet, ethertype)
         machine.later(ingress.arrive, journey, origin.namespace, origin.device, what)
     machine.run()
     return _outcome(journey, sent, origin, oracle), state
 
 
 def _outcome(journey: Journey, sent: Packet, origin: Origin, oracle: _Replay) -> Outcome:
-    if not journey.endings:
-        raise UsageError("the packet is a fragment of a datagram whose other fragments were not sent")
+    if not journey.endings:  # fragments of a datagram whose others are yet to come: the state holds them
+        assert journey.waiting is not None
+        journey.endings.append(Ending(Disposition.DROPPED, None, sent, journey.waiting))
     ending = journey.ending()
     decided = ending.decided
     if ending.disposition in (Disposition.DELIVERED, Disposition.LEFT) and journey.translated is not None:

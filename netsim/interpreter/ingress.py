@@ -15,6 +15,7 @@ from netsim.interpreter.outcome import Disposition, StepKind
 from netsim.interpreter.scene import flow_hash
 from netsim.interpreter.tracking import defrag
 from netsim.linux.fib import FibResult
+from netsim.linux.link import LinkKind
 from netsim.linux.netfilter.base import Hook, Skb
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family
@@ -25,6 +26,7 @@ from netsim.packet.icmp import quoted
 from netsim.packet.model import Frame, Icmp, Packet, Proto
 
 UNREACHABLE = Disposition.UNREACHABLE
+_VLAN_TAG = 4
 
 
 def arrive(machine: Machine, journey: Journey, namespace: str, device: str, what: Frame | Packet) -> None:
@@ -38,6 +40,9 @@ def arrive(machine: Machine, journey: Journey, namespace: str, device: str, what
     link = scene.link(device)
     if link is None or not link.up:
         machine.drop(flight, f"{device}: {'no such device' if link is None else 'the device is down'}")
+        return
+    if link.kind is LinkKind.VETH and wire_length(packet) > link.mtu + _VLAN_TAG:  # __is_skb_forwardable
+        machine.drop(flight, f"{device}: {wire_length(packet)} bytes are more than its MTU {link.mtu}")
         return
     journey.arrivals += 1
     key = (namespace, device, replace(packet, ttl=0, ident=0), what.dst if isinstance(what, Frame) else None)

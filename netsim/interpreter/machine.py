@@ -54,6 +54,7 @@ class Journey:
     masqueraded: bool = False
     rules: int = 0
     translated: DecidedBy | None = None  # the last rule that set up a destination translation
+    waiting: DecidedBy | None = None  # where a fragment is kept for the rest of its datagram
     icmp: IcmpError | None = None
     error: Journey | None = None  # the journey of the ICMP error or reset that this packet caused
 

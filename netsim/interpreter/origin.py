@@ -19,11 +19,12 @@ class LocalOrigin:
 
 @dataclass(frozen=True, slots=True)
 class WireOrigin:
-    """It arrives on ``device`` of ``namespace``, addressed to that device's MAC address."""
+    """It arrives on ``device`` of ``namespace``, addressed to that device's MAC address unless ``dst_mac`` says another."""
 
     namespace: str
     device: str
     src_mac: str | None = None
+    dst_mac: str | None = None
 
 
 Origin = LocalOrigin | WireOrigin

@@ -42,6 +42,9 @@ def defrag(machine: Machine, flight: Flight, hook: Hook) -> bool:
     pieces.append(packet)
     whole = reassemble(pieces)
     if whole is None:
+        text = "kept until the other fragments of the datagram come"
+        kept = machine.step(flight, StepKind.FRAGMENT, text, hook=hook.value)
+        flight.journey.waiting = machine.decided(flight, kept)
         return False
     del held[key]
     machine.step(flight, StepKind.FRAGMENT, f"reassembled from {len(pieces)} fragments", hook=hook.value)
