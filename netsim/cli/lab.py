@@ -1,0 +1,195 @@
+"""``netsim lab``: the cluster's network in real kernel namespaces, and the comparison with the interpreter."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def add(commands: Any, program: str) -> None:
+    from netsim.cli.parser import Parser, input_options, output_options
+
+    lab = commands.add_parser(
+        "lab",
+        help="the cluster's network in real Linux namespaces, and netsim checked against it",
+        description="Build the network of a cluster from network namespaces of this machine's kernel, use it, compare it.",
+        epilog=f"""\
+examples:
+  {program} lab doctor
+  {program} lab verify -f @example
+  {program} lab up -f @example --id demo
+  {program} lab exec --id demo pod/shop/web-0 -- ip route
+  {program} lab down demo""",
+    )
+    verbs = lab.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
+
+    up = verbs.add_parser("up", help="build it", description="Build the lab of a cluster. It stays until `lab down`.")
+    _lab_options(up)
+    input_options(up)
+    up.set_defaults(run=_up)
+
+    down = verbs.add_parser("down", help="remove it", description="Remove labs, whole or half built.")
+    down.add_argument("labs", metavar="ID", nargs="*", help="which (the only one there is)")
+    down.add_argument("--all", action="store_true", help="every lab of this user")
+    output_options(down)
+    down.set_defaults(run=_down)
+
+    listed = verbs.add_parser("list", help="what there is", description="List the labs of this user.")
+    output_options(listed)
+    listed.set_defaults(run=_list)
+
+    prune = verbs.add_parser("prune", help="remove broken ones", description="Remove labs that are not whole.")
+    output_options(prune)
+    prune.set_defaults(run=_prune)
+
+    run = verbs.add_parser(
+        "exec", help="run a command in a pod or node", description="Run a command in one of the lab's namespaces."
+    )
+    run.add_argument("place", metavar="PLACE", help="pod/NS/NAME, node/NAME, router/underlay or external")
+    run.add_argument("words", metavar="COMMAND", nargs="+", help="after --")
+    run.add_argument("--id", metavar="ID", help="the lab (the only one there is)")
+    output_options(run)
+    run.set_defaults(run=_exec)
+
+    verify = verbs.add_parser(
+        "verify",
+        help="compare the kernel with netsim",
+        description="Send packets of every path class through a lab and compare what the kernel does with what netsim says.\n"
+        "Exit 5 when they disagree.",
+    )
+    _lab_options(verify)
+    verify.add_argument("-v", "--verbose", action="store_true", help="name every probe")
+    input_options(verify)
+    verify.set_defaults(run=_verify)
+
+    doctor = verbs.add_parser(
+        "doctor", help="what this machine can do", description="Try what a lab needs; say what is missing."
+    )
+    output_options(doctor)
+    doctor.set_defaults(run=_doctor)
+
+
+def _lab_options(parser: Any) -> None:
+    parser.add_argument("--id", metavar="ID", help="the lab's name")
+    parser.add_argument("--kernel", choices=("host",), default="host", help="whose kernel: this machine's")
+    parser.add_argument("--force", action="store_true", help="build it however many namespaces it has")
+
+
+def _prepared(options: Any) -> Any:
+    from netsim.cli import inputs
+    from netsim.lab.build import for_lab
+
+    made = inputs.assembled(options)
+    network, notes = for_lab(made)
+    for note in notes:
+        inputs.talk(options).note(note)
+    return made, network
+
+
+def _up(options: Any) -> int:
+    from netsim.lab import build, state
+
+    made, network = _prepared(options)
+    lab = build.up(made, network, state.check_id(options.id or "lab"), force=options.force)
+    sys.stdout.write(f"lab {lab.id} is up: {len(build.names_of(made)) + 1} namespaces\n")
+    return 0
+
+
+def _chosen(name: str | None) -> Any:
+    from netsim.errors import UsageError
+    from netsim.lab import state
+
+    if name is not None:
+        return state.find(name)
+    there = state.labs()
+    if len(there) != 1:
+        raise UsageError(
+            "there is no lab: `netsim lab up` builds one" if not there else "several labs: give the id of one"
+        )
+    return there[0]
+
+
+def _down(options: Any) -> int:
+    from netsim.errors import UsageError
+    from netsim.lab import state
+
+    if options.labs and options.all:
+        raise UsageError("--all or names, not both")
+    for lab in state.leftovers():
+        state.down(lab)
+    there = state.labs()
+    if options.labs:
+        wanted = set(map(state.check_id, options.labs))
+        there = [lab for lab in there if lab.id in wanted]
+    elif not options.all and len(there) > 1:
+        raise UsageError(f"several labs: name them, or --all: {', '.join(lab.id for lab in there)}")
+    for lab in there:
+        state.down(lab)
+        sys.stdout.write(f"lab {lab.id} is down\n")
+    return 0
+
+
+def _state(lab: Any) -> str:
+    held = lab.holder()
+    if held is None or not held.alive:
+        return "ended"
+    return "up" if lab.ready else "unfinished"
+
+
+def _list(options: Any) -> int:
+    from netsim.lab import state
+
+    for lab in state.labs():
+        sys.stdout.write(f"{lab.id:<32}  {_state(lab)}\n")
+    return 0
+
+
+def _prune(options: Any) -> int:
+    from netsim.lab import state
+
+    for lab in [*state.leftovers(), *(one for one in state.labs() if _state(one) != "up")]:
+        state.down(lab)
+        sys.stdout.write(f"removed {lab.id}\n")
+    return 0
+
+
+def _exec(options: Any) -> int:
+    import os
+
+    from netsim.errors import NetsimError
+    from netsim.lab import holder
+    from netsim.lab.plan import netns
+
+    held = _chosen(options.id).holder()
+    if held is None:
+        raise NetsimError("the lab is not running; `netsim lab prune` clears what is left")
+    words = holder.command(held, netns(options.place), options.words)
+    sys.stdout.flush()
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    os.execvp(words[0], words)
+
+
+def _verify(options: Any) -> int:
+    import os
+
+    from netsim.lab import build, holder, state
+    from netsim.lab.verify import verify
+
+    made, network = _prepared(options)
+    lab = build.up(made, network, state.check_id(options.id or f"verify-{os.getpid()}"), force=options.force)
+    try:
+        held = lab.holder()
+        assert held is not None
+        return holder.in_lab(held, lambda: verify(made, network, verbose=options.verbose))
+    finally:
+        state.down(lab)
+
+
+def _doctor(options: Any) -> int:
+    from netsim.lab.doctor import examine
+
+    bad = 0
+    for found in examine():
+        bad += not found.good
+        sys.stdout.write(f"{'ok ' if found.good else 'no '}  {found.name:<20} {found.text}\n")
+    return 4 if bad else 0
