@@ -127,7 +127,7 @@ def read_dump(directory: str | Path) -> Namespace:
         rules=(*rules[Family.IPV4], *rules[Family.IPV6]),
         neighbours=tuple(held.read("neigh.json", read_neighbours, list)),
         fdb=tuple(held.read("fdb.json", read_fdb, list)),
-        sysctls=held.read("sysctl.txt", read_sysctls, dict),
+        sysctls={**_without_ipv6(links, addresses), **held.read("sysctl.txt", read_sysctls, dict)},
         rulesets={family: ruleset for family, ruleset in tables.items() if ruleset is not None},
         ipsets=held.read("ipset-save", ipset.parse_save, dict),
         node=node,
@@ -156,6 +156,13 @@ def _with_prefix_routes(
         loopback = address.interface.ip.is_loopback
         lost = known and not loopback and bool(made) and not any(key in present for key in made)
         yield replace(address, noprefixroute=True) if lost else address
+
+
+def _without_ipv6(links: Iterable[Link], addresses: Iterable[Address]) -> dict[str, str]:
+    """Every device that is up and may speak IPv6 has an address of its own: one without any is not meant to."""
+    speaking = {a.device for a in addresses if a.interface.version == 6}
+    silent = (link.name for link in links if link.up and link.name not in speaking)
+    return {f"net.ipv6.conf.{name}.disable_ipv6": "1" for name in silent}
 
 
 def _configured(namespace: Namespace, routes: Iterable[Route]) -> Iterable[Route]:
