@@ -73,5 +73,5 @@ def test_text_that_is_not_utf8(tmp_path):
 
 @pytest.mark.parametrize("value", ["", "yes", "1.5", "²"])
 def test_a_sysctl_that_decides_is_a_number(value):
-    with pytest.raises(InputError, match="^f:1: "):
+    with pytest.raises(InputError, match=r"^f:1: "):
         read_sysctls(f"net.ipv4.ip_forward = {value}", "f")
