@@ -71,7 +71,9 @@ def _cni(cluster: Cluster, known: dict[str, Backend], asked: str | None) -> tupl
     if other is not None:
         what, sign = other
         beside = f" beside {found.name}" if found is not None else ""
-        text = f"this cluster runs {what}{beside}, which is not modelled here; --cni flannel or --cni flat takes another"
+        text = (
+            f"this cluster runs {what}{beside}, which is not modelled here; --cni flannel or --cni flat takes another"
+        )
         raise UnsupportedError([Problem(text, sign.source, f'{sign.kind} "{sign.name}"')])
     if found is not None:
         return found, None

@@ -50,7 +50,9 @@ def read_wires(cluster: Cluster) -> dict[str, Wire]:
         for length in lengths:
             if length <= address.max_prefixlen:
                 found = interface(f"{address}/{length}")
-                if (address.version, found.network) in annotated:
+                if (address.version, found.network) in annotated and _fits(
+                    [int(address)], found.max_prefixlen - length
+                ):
                     return found
         return interface(f"{address}/{default[family_of(address)]}")
 
