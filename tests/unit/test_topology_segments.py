@@ -127,3 +127,12 @@ def test_every_bad_address_is_told_at_once() -> None:
         ('Node "n3"', "status.addresses", "Required value"),
         ('Node "n4"', "status.addresses[0].address", "Invalid value"),
     ]
+
+
+def test_a_doubled_address_is_the_later_nodes_mistake_whatever_the_order() -> None:
+    for nodes in (
+        (node("n1", "10.0.1.11"), node("n2", "10.0.1.11")),
+        (node("n2", "10.0.1.11"), node("n1", "10.0.1.11")),
+    ):
+        with pytest.raises(InputError, match=r'Node "n2".*also that of node n1'):
+            build(*nodes)
