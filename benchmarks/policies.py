@@ -117,15 +117,17 @@ def from_json(pods: int, policies: int) -> None:
         items.append(item | {"metadata": {"name": made.name, "namespace": made.namespace}})
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items}).encode()
 
+    gc.disable()  # as the command line does
+
     def answer() -> Matrix:
         store = load.store(load.load(["-"], stdin=io.BytesIO(text)))
-        gc.freeze()  # as the command line does
         matrix = Matrix(world(control.run(store, Settings(pod_cidrs=("10.128.0.0/9",)), addresses).store))
         matrix.cells()
         return matrix
 
     matrix = timed(f"JSON ({len(text) / 1e6:.0f} MB) to answered matrix, {pods} pods, {policies} policies", answer)
     print(f"{len(matrix.classes)} classes")
+    gc.enable()
 
 
 def main() -> None:

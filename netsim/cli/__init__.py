@@ -9,6 +9,7 @@ runs, so that ``--help`` stays instant.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,20 @@ INTERRUPTED, INTERNAL = 130, 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. ``--help`` and wrong usage raise SystemExit, as argparse does."""
+    """Run one command; returns the exit code. ``--help`` and wrong usage raise SystemExit, as argparse does.
+
+    The cyclic collector rests meanwhile: a command makes up to millions of values, hardly a cycle among them, and walking
+    them again and again would cost more than half of a large rendering."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _main(argv)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     from netsim.cli import failure
 
     if foreign := failure.shadowed():

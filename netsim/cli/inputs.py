@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -76,7 +75,6 @@ def assembled(options: Any, external: IPAddress | None = None) -> Assembled:
         speaker.note(note)
     if not loaded.objects:
         raise InputError(f"there is no Kubernetes object in {', '.join(options.filename) or options.context}")
-    gc.freeze()  # the objects stay to the end: no collection needs to walk half a million of them again
     made = assemble(store(loaded), settings(options), external=external)
     for assumption in made.cluster.assumptions:
         speaker.note(assumption)

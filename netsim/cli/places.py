@@ -117,6 +117,9 @@ class Places:
                     return Place(str(address), f"node/{node}", (address,))
             if any(address in prefix for prefix in self._inside) or str(address) in self._service_addresses:
                 return Place(str(address), None, (address,))
+        for name, held in getattr(self.network, "namespaces", {}).items():  # a dumped node
+            if any(one.interface.ip == address for one in held.addresses):
+                return Place(str(address), name, (address,))
         return Place(str(address), EXTERNAL, (address,))
 
     @cached_property

@@ -6,7 +6,6 @@ node's pod CIDR in name order, and everything works the same whatever the cluste
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -128,7 +127,6 @@ def running(given: Any, paths: list[str]) -> Cluster:
         speaker.note(note)
     if not loaded.objects:
         raise InputError(f"there is no Kubernetes object in {', '.join(paths)}")
-    gc.freeze()  # the objects stay to the end: no collection needs to walk them again
     cluster = control.run(store(loaded), inputs.settings(given), addresses)
     for assumption in cluster.assumptions:
         speaker.note(assumption)
