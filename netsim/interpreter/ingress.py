@@ -14,6 +14,7 @@ from netsim.interpreter.machine import MAX_HOPS, Flight, Journey, Machine
 from netsim.interpreter.outcome import Disposition, StepKind
 from netsim.interpreter.scene import flow_hash
 from netsim.interpreter.tracking import defrag
+from netsim.interpreter.validation import martian, validate_source
 from netsim.linux.fib import FibResult
 from netsim.linux.link import LinkKind
 from netsim.linux.netfilter.base import Hook, Skb
@@ -95,7 +96,7 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
     """``ip_route_input_slow``: the route, or None when the packet ended here."""
     packet, skb, scene = flight.packet, flight.skb, flight.scene
     assert skb.iif is not None
-    if (why := scene.fib.martian(packet.src, packet.dst, skb.iif)) is not None:
+    if (why := martian(scene, packet.src, packet.dst, skb.iif)) is not None:
         machine.drop(flight, why, table="local")
         return None
     found = scene.fib.lookup(packet.dst, src=packet.src, iif=skb.iif, mark=skb.mark, flow_hash=flow_hash(packet, scene))
@@ -108,7 +109,7 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
         text = lookup_text(packet.dst, found)
         machine.drop(flight, text, UNREACHABLE, provenance=provenance)
         if found.type is not RouteType.BLACKHOLE and (forwarding or flight.family is Family.IPV6):
-            replies.error(machine, flight, _UNREACHABLE_CODES.get(found.type, replies.NET_UNREACHABLE))
+            replies.error(machine, flight, _unreachable_code(flight.family, found.type))
         return None
     local = found.type in (RouteType.LOCAL, RouteType.BROADCAST)
     if not local and not forwarding:
@@ -116,17 +117,21 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
             flight, f"{packet.dst} is not an address of this host and forwarding is off (ip_forward=0)", UNREACHABLE
         )
         return None
-    if (why := scene.fib.reverse_path(packet.src, packet.dst, skb.iif, skb.mark)) is not None:
+    oif = None if local else found.device
+    if (why := validate_source(scene, packet.src, packet.dst, skb.iif, oif=oif, mark=skb.mark)) is not None:
         machine.drop(flight, why)
         return None
     machine.step(flight, StepKind.ROUTE, lookup_text(packet.dst, found), provenance=provenance)
     return found
 
 
-_UNREACHABLE_CODES: dict[RouteType | None, tuple[int, int]] = {
-    RouteType.PROHIBIT: replies.PROHIBITED,
-    RouteType.UNREACHABLE: replies.HOST_UNREACHABLE,
-}
+def _unreachable_code(family: Family, kind: RouteType | None) -> tuple[int, int]:
+    """``ip_error``; IPv6 says "no route" for unreachable routes too (``ip6_pkt_discard``)."""
+    if kind is RouteType.PROHIBIT:
+        return replies.PROHIBITED
+    if kind is RouteType.UNREACHABLE and family is Family.IPV4:
+        return replies.HOST_UNREACHABLE
+    return replies.NET_UNREACHABLE
 
 
 def forward(machine: Machine, flight: Flight) -> None:

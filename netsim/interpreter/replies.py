@@ -9,7 +9,7 @@ from netsim.interpreter.tracking import attach
 from netsim.linux.netfilter.base import CtState, Skb
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.icmp import SAME, error_allowed, icmp_error, name
-from netsim.packet.model import Packet, Proto, Tcp, TcpFlag
+from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet, Proto, Tcp, TcpFlag
 
 HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3, 0), (3, 4), (3, 13)
 TTL_EXCEEDED = (11, 0)
@@ -37,7 +37,9 @@ def error(machine: Machine, flight: Flight, same: tuple[int, int], *, mtu: int =
 
 
 def reject(machine: Machine, flight: Flight, with_: str) -> None:
-    """Answer as ``-j REJECT --reject-with`` says."""
+    """Answer as ``-j REJECT --reject-with`` says. A lone fragment gets none: its checksum cannot be right."""
+    if flight.packet.is_fragment and flight.packet.proto != Proto.SCTP:
+        return
     if with_ == "tcp-reset":
         _reset(machine, flight)
     else:
@@ -45,10 +47,15 @@ def reject(machine: Machine, flight: Flight, with_: str) -> None:
 
 
 def _source(flight: Flight) -> IPAddress | None:
-    """The destination that was addressed, if it is ours; else the address on the way back to the sender."""
+    """The destination that was addressed, if it is ours; else the address on the way back to the sender (IPv4), or the
+    best one of the device it came in by (IPv6: ``icmp6_send``)."""
     packet = flight.packet
     if flight.scene.has_address(packet.dst):
         return packet.dst
+    if flight.family is Family.IPV6 and flight.skb.iif is not None:
+        route = flight.route.route if flight.route is not None else None
+        if route is None or route.source is None:
+            return flight.scene.fib.select_source(flight.skb.iif, packet.src)
     return flight.scene.fib.lookup(packet.src).prefsrc
 
 
@@ -92,4 +99,14 @@ def _reset(machine: Machine, flight: Flight) -> None:
         acknowledged = (body.seq + length) & 0xFFFFFFFF
         reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
     message = Packet(packet.dst, packet.src, Proto.TCP, reset, dont_fragment=True)
-    launch(machine, flight, message, IcmpError(-1, 0, "tcp-reset", packet.dst, message, False), related=False)
+    record = IcmpError(-1, 0, "tcp-reset", packet.dst, message, False)
+    port = flight.scene.link(flight.skb.physin)
+    if port is None or flight.frame_src is None or flight.frame_dst is None:
+        launch(machine, flight, message, record, related=False)
+    elif not flight.journey.is_error:  # it came by a bridge: straight back out of the port, past every hook
+        journey = Journey(origin=flight.scene.name, is_error=True)
+        flight.journey.icmp, flight.journey.error = record, journey
+        answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
+        ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
+        frame = Frame(flight.frame_dst, flight.frame_src, message, ethertype)
+        machine.later(egress.transmit, answer, port, frame)

@@ -6,13 +6,16 @@ INPUT, POSTROUTING   last: confirm (the entry enters the table only if its first
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import StepKind
 from netsim.linux.conntrack import TIMEOUTS, Settings, begin, is_icmp_error, tuple_of, untracked, update
 from netsim.linux.netfilter.base import CtState, Hook
-from netsim.packet.codec import wire_length
+from netsim.packet.codec import packet_bytes, parse_packet, wire_length
 from netsim.packet.fragment import reassemble
 from netsim.packet.icmp import quoted
+from netsim.packet.model import Packet, Proto, Raw
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
 
@@ -40,7 +43,7 @@ def defrag(machine: Machine, flight: Flight, hook: Hook) -> bool:
     key = (packet.src, packet.dst, int(packet.proto), packet.ident)
     pieces = held.setdefault(key, [])
     pieces.append(packet)
-    whole = reassemble(pieces)
+    whole = _whole(pieces)
     if whole is None:
         text = "kept until the other fragments of the datagram come"
         kept = machine.step(flight, StepKind.FRAGMENT, text, hook=hook.value)
@@ -51,6 +54,16 @@ def defrag(machine: Machine, flight: Flight, hook: Hook) -> bool:
     flight.packet = whole
     flight.fragment_size = max(wire_length(piece) for piece in pieces)
     return True
+
+
+def _whole(pieces: list[Packet]) -> Packet | None:
+    """The first fragment was read for its ports, which forgot the UDP length of the whole: it is written anew."""
+    whole = reassemble(pieces)
+    if whole is None or whole.proto != Proto.UDP or not isinstance(whole.body, Raw) or len(whole.body.data) < 8:
+        return whole
+    data = whole.body.data
+    body = Raw(data[:4] + len(data).to_bytes(2, "big") + data[6:])
+    return parse_packet(packet_bytes(replace(whole, body=body)))
 
 
 def track(machine: Machine, flight: Flight, hook: Hook) -> bool:

@@ -193,7 +193,9 @@ def _matches(rng: Random, plan: Plan, table: str = "filter", proto: str | None =
     if rng.random() < 0.15 and table != "raw":
         words.append(f"-m mark {rng.choice(('', '! '))}--mark {rng.choice(('0x1', '0x2/0xf', '0x0/0x3'))}")
     if rng.random() < 0.2 and table not in ("raw", "nat"):
-        state = rng.choice(("INVALID", "NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "SNAT", "DNAT", "INVALID,NEW", "UNTRACKED"))
+        state = rng.choice(
+            ("INVALID", "NEW", "ESTABLISHED", "RELATED,ESTABLISHED", "SNAT", "DNAT", "INVALID,NEW", "UNTRACKED")
+        )
         words.append(f"-m conntrack {rng.choice(('', '! '))}--ctstate {state}")
     if rng.random() < 0.15 and table != "raw":
         words.append(f"-m addrtype {rng.choice(('', '! '))}--{rng.choice(('src', 'dst'))}-type {rng.choice(('LOCAL', 'UNICAST', 'UNICAST,LOCAL'))}")  # fmt: skip
@@ -207,7 +209,9 @@ def _filter(rng: Random, plan: Plan) -> list[str]:
         for _ in range(rng.randint(0, 4)):
             kind = rng.randrange(8)
             if kind < 3:
-                lines.append(f"filter -A {chain}{_matches(rng, plan)} -j {rng.choice(('ACCEPT', 'ACCEPT', 'RETURN', 'DROP'))}")
+                lines.append(
+                    f"filter -A {chain}{_matches(rng, plan)} -j {rng.choice(('ACCEPT', 'ACCEPT', 'RETURN', 'DROP'))}"
+                )
             elif kind == 3:
                 code = rng.choice(_REJECT4 if plan.width == 32 else _REJECT6)
                 lines.append(f"filter -A {chain}{_matches(rng, plan)} -j REJECT --reject-with {prefix}{code}")
@@ -262,7 +266,9 @@ def _nat(rng: Random, plan: Plan) -> list[str]:
             where = f" -o {rng.choice(('a0', 'b0', 'br0'))}" if rng.random() < 0.5 else ""
             lines.append(f"nat -A POSTROUTING{where}{_matches(rng, plan, 'nat')} -j MASQUERADE")
         elif kind == 2:
-            lines.append(f"nat -A POSTROUTING{_matches(rng, plan, 'nat', proto)} -j SNAT --to-source {at(own, '50-9100')}")
+            lines.append(
+                f"nat -A POSTROUTING{_matches(rng, plan, 'nat', proto)} -j SNAT --to-source {at(own, '50-9100')}"
+            )
         elif kind == 3:
             lines.append(f"nat -A POSTROUTING{_matches(rng, plan, 'nat')} -j SNAT --to-source {own}")
         else:
@@ -363,14 +369,16 @@ class Traffic:
         if self.rng.random() < 0.25:
             kind = self.rng.choice(((3, 3), (11, 0), (3, 1)) if self.plan.width == 32 else ((1, 4), (3, 0), (1, 0)))
             sender = seen.dst if self.rng.random() < 0.7 else ip(self.plan.far[1])
-            if seen.is_fragment or isinstance(body, Icmp) and body.type not in (8, 128):
+            if seen.is_fragment or (isinstance(body, Icmp) and body.type not in (8, 128)):
                 return None
             return icmp_error(seen, *kind, sender)
         back = replace(seen, src=seen.dst, dst=seen.src, ttl=64, ident=self.serial if self.plan.width == 32 else 0)
         if seen.is_fragment:
             return None
         if isinstance(body, Tcp):
-            flags = TcpFlag.ACK | (TcpFlag.SYN if body.flags & TcpFlag.SYN else self.rng.choice((TcpFlag(0), TcpFlag.FIN)))
+            flags = TcpFlag.ACK | (
+                TcpFlag.SYN if body.flags & TcpFlag.SYN else self.rng.choice((TcpFlag(0), TcpFlag.FIN))
+            )
             if self.rng.random() < 0.1:
                 flags = TcpFlag.RST | TcpFlag.ACK
             acknowledged = body.seq + len(body.payload) + bool(body.flags & TcpFlag.SYN)

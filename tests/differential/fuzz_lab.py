@@ -228,5 +228,3 @@ def lab() -> Iterator[Lab]:
     finally:
         made.tear_down()
         os.sched_setaffinity(0, allowed)
-
-

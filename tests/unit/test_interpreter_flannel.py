@@ -166,7 +166,7 @@ def test_too_big_with_df_is_reported_by_cni0_and_learnt() -> None:
 
 
 def test_too_big_without_df_is_cut_inside_the_tunnel() -> None:
-    net = changed(cluster(), "pod/p12", "eth0", mtu=1500)
+    net = changed(changed(cluster(), "pod/p12", "eth0", mtu=1500), "node/n1", "veth2", mtu=1500)
     (outcome,) = trace(net, LocalOrigin("pod/p12"), udp(1460))
     assert outcome.disposition is Disposition.DELIVERED
     assert wire_length(outcome.packet) == 1460
@@ -175,6 +175,13 @@ def test_too_big_without_df_is_cut_inside_the_tunnel() -> None:
         o.body.payload.frame.packet for o in outers if isinstance(o.body, Udp) and isinstance(o.body.payload, Vxlan)
     ]
     assert [wire_length(piece) for piece in inner] == [1444, 36]
+
+
+def test_a_veth_takes_in_no_more_than_its_own_mtu() -> None:
+    net = changed(cluster(), "pod/p12", "eth0", mtu=1500)
+    assert trace(net, LocalOrigin("pod/p12"), udp(1454))[0].disposition is Disposition.DELIVERED  # room for a VLAN tag
+    (outcome,) = trace(net, LocalOrigin("pod/p12"), udp(1455))
+    assert (outcome.disposition, outcome.icmp) == (Disposition.DROPPED, None)
 
 
 def test_a_small_underlay_cuts_the_outer_datagram() -> None:

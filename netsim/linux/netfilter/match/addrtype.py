@@ -9,11 +9,32 @@ from typing import Any, ClassVar, Self
 from netsim.linux.netfilter.arguments import Arguments, not_
 from netsim.linux.netfilter.base import Environment, Match, Skb
 from netsim.linux.netfilter.lowering import Column, Constraint, Kind, Opaque
-from netsim.packet.address import Family
+from netsim.packet.address import Family, IPAddress
 
 _TYPES = (
     "UNSPEC", "UNICAST", "LOCAL", "BROADCAST", "ANYCAST", "MULTICAST", "BLACKHOLE", "UNREACHABLE", "PROHIBIT",
 )  # fmt: skip
+
+
+_SAME_FOR_BOTH = frozenset({"LOCAL", "ANYCAST", "MULTICAST", "BROADCAST", "UNSPEC"})  # alone, for both families
+_LOOKED_UP = frozenset({"LOCAL", "ANYCAST", "PROHIBIT", "UNREACHABLE"})
+
+
+def _is(env: Environment, address: IPAddress, device: str | None, types: tuple[str, ...]) -> bool:
+    """``match_type``: any of the types. ``match_type6``: the class of the address must be *every* class named, whatever the
+    routes say, and only the other types are looked up; there every error route counts as UNREACHABLE."""
+    if address.version == 4:
+        return env.address_type(address, device) in types
+    if "MULTICAST" in types and not address.is_multicast:
+        return False
+    if "UNICAST" in types and (address.is_multicast or address.is_unspecified):
+        return False
+    if "UNSPEC" in types and not address.is_unspecified:
+        return False
+    if _LOOKED_UP.isdisjoint(types):
+        return True
+    found = env.address_type(address, device)
+    return ("UNREACHABLE" if found in ("BLACKHOLE", "PROHIBIT") else found) in _LOOKED_UP.intersection(types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +83,17 @@ class AddrType(Match):
     def evaluate(self, skb: Skb, env: Environment) -> bool:
         device = skb.iif if self.limit == "in" else skb.oif if self.limit == "out" else None
         packet = skb.packet
-        if self.source and (env.address_type(packet.src, device) in self.source) == self.source_not:
+        if self.source and _is(env, packet.src, device, self.source) == self.source_not:
             return False
-        return (
-            not self.destination or (env.address_type(packet.dst, device) in self.destination) != self.destination_not
-        )
+        return not self.destination or _is(env, packet.dst, device, self.destination) != self.destination_not
 
     def lower(self) -> Sequence[Any]:
         if self.limit:
             return (Opaque("--limit-iface looks addresses up per device"),)
+        if not all(
+            len(types) == 1 and types[0] in _SAME_FOR_BOTH for types in (self.source, self.destination) if types
+        ):
+            return (Opaque("IPv4 asks for any of the types, IPv6 for all of them"),)
         parts = []
         if self.source:
             parts.append(Constraint(Column.SRC_TYPE, Kind.ONE_OF, frozenset(self.source), self.source_not))
