@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from netsim.cli import inputs
-from netsim.cli.places import Place, Places
-from netsim.cli.words import read as read_words
 from netsim.errors import InputError, UsageError
-from netsim.linux.network import StaticNetwork
-from netsim.packet.address import Family, ip
 
 if TYPE_CHECKING:
+    from netsim.cli.places import Place
     from netsim.kube.cluster import Cluster
+    from netsim.packet.address import Family
     from netsim_policies.algebra import PortSet
     from netsim_policies.model import Endpoint, World
 
@@ -39,6 +35,9 @@ class Question:
     """A cluster's world, and the places in it."""
 
     def __init__(self, cluster: Cluster, namespace: str, external: str | None = None) -> None:
+        from netsim.cli.places import Places
+        from netsim.linux.network import StaticNetwork
+        from netsim.packet.address import ip
         from netsim_policies.world import world
 
         self.cluster = cluster
@@ -52,6 +51,8 @@ class Question:
 
     def destinations(self, text: str, sender: str | None = None) -> list[Target]:
         """A Service stands for its ready endpoints, with the ports behind it; anything else for itself."""
+        from netsim.cli.words import read as read_words
+
         words = read_words(_plain(text))
         place = self.places.destination(_plain(text), self.places.source(_plain(sender)) if sender else None)
         if place.namespace is None:
@@ -63,6 +64,8 @@ class Question:
         return [self._target(place, port)]
 
     def _behind(self, place: Place) -> Iterator[Target]:
+        from netsim.packet.address import ip
+
         for key, service in self.cluster.services.items():
             held = {ip(a) for a in service.spec.cluster_ips if a and a != "None"}
             if not held & set(place.addresses):
@@ -105,6 +108,7 @@ def question(given: Any) -> Question:
 
 def running(given: Any, paths: list[str]) -> Cluster:
     """The control plane's result for ``paths``, with addresses from the nodes' pod CIDRs."""
+    from netsim.cli import inputs
     from netsim.kube import control
     from netsim.kube.load import load, store
 
@@ -135,6 +139,8 @@ def running(given: Any, paths: list[str]) -> Cluster:
 
 def addresses(cluster: Cluster) -> Mapping[tuple[str, str], list[str]]:
     """Free addresses of each node's pod CIDRs, in name order, from the second host on (the first is the gateway's)."""
+    from ipaddress import ip_network
+
     taken = set(cluster.pods_by_ip)
     found: dict[tuple[str, str], list[str]] = {}
     for node in cluster.nodes.values():
@@ -152,6 +158,8 @@ def addresses(cluster: Cluster) -> Mapping[tuple[str, str], list[str]]:
 
 
 def family(given: Any) -> Family:
+    from netsim.packet.address import Family
+
     return Family(given.family)
 
 
