@@ -59,3 +59,10 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_page_of_what_is_modelled_is_fresh() -> None:
+    from netsim.modelled import page
+
+    held = (ROOT / "docs" / "modelled.md").read_text()
+    assert held == "\n".join(page()) + "\n", "run: python -m netsim.modelled > docs/modelled.md"
