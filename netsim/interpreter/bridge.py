@@ -20,6 +20,7 @@ from netsim.linux.netfilter.base import Hook
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family
 from netsim.packet.codec import wire_length
+from netsim.packet.fragment import fragment
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
 
 
@@ -118,6 +119,19 @@ def _out(machine: Machine, flight: Flight, bridge: Link, port: Link, *, forwarde
         flight.skb.iif = None
         if not run_hooks(machine, flight, Hook.POSTROUTING):
             return
+    packet = flight.packet
+    if flight.fragment_size and wire_length(packet) > flight.fragment_size:  # br_nf_dev_queue_xmit
+        pieces = fragment(packet, flight.fragment_size)
+        machine.step(flight, StepKind.FRAGMENT, f"in {len(pieces)} fragments again")
+        for piece in pieces:
+            part = flight.copy()
+            part.packet, part.fragment_size = piece, 0
+            _leave(machine, part, port)
+    else:
+        _leave(machine, flight, port)
+
+
+def _leave(machine: Machine, flight: Flight, port: Link) -> None:
     packet = flight.packet
     if wire_length(packet) > port.mtu:
         machine.drop(flight, f"{port.name}: {wire_length(packet)} bytes are more than its MTU {port.mtu}")

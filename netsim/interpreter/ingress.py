@@ -74,7 +74,12 @@ def is_multicast_mac(mac: str) -> bool:
 
 
 def receive(machine: Machine, flight: Flight) -> None:
-    """An IP packet has come in by ``skb.iif``: PREROUTING, then routing."""
+    """An IP packet has come in by ``skb.iif``: PREROUTING, then routing. IPv6 looks at the addresses before that."""
+    packet, device = flight.packet, flight.skb.iif
+    if flight.family is Family.IPV6 and device is not None:
+        if (why := martian(flight.scene, packet.src, packet.dst, device)) is not None:
+            machine.drop(flight, why)
+            return
     if run_hooks(machine, flight, Hook.PREROUTING):
         routed(machine, flight)
 

@@ -7,6 +7,7 @@ from netsim.interpreter.machine import Flight, Journey, Machine
 from netsim.interpreter.outcome import IcmpError
 from netsim.interpreter.tracking import attach
 from netsim.linux.netfilter.base import CtState, Skb
+from netsim.linux.route import RouteType
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.icmp import SAME, error_allowed, icmp_error, name
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet, Proto, Tcp, TcpFlag
@@ -90,7 +91,9 @@ def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError,
 def _reset(machine: Machine, flight: Flight) -> None:
     packet = flight.packet
     body = packet.body
-    if not isinstance(body, Tcp) or body.flags & TcpFlag.RST or packet.fragment_offset:
+    if not isinstance(body, Tcp) or body.flags & TcpFlag.RST:
+        return
+    if flight.route is not None and flight.route.type is RouteType.BROADCAST:
         return
     if body.flags & TcpFlag.ACK:
         reset = Tcp(body.dport, body.sport, TcpFlag.RST, seq=body.ack, window=0)

@@ -15,7 +15,7 @@ from netsim.linux.netfilter.base import CtState, Hook
 from netsim.packet.codec import packet_bytes, parse_packet, wire_length
 from netsim.packet.fragment import reassemble
 from netsim.packet.icmp import quoted
-from netsim.packet.model import Packet, Proto, Raw
+from netsim.packet.model import Packet, Proto, Raw, Tcp, TcpFlag
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
 
@@ -85,7 +85,15 @@ def track(machine: Machine, flight: Flight, hook: Hook) -> bool:
     entry, reply = found if found else (begin(packet, tuple_, now, rules), False)
     if entry is None:
         return _invalid(machine, flight, hook)
+    answered = entry.seen_reply
     state = update(entry, packet, reply, now, rules)
+    if (
+        isinstance(packet.body, Tcp)
+        and packet.body.flags & TcpFlag.RST
+        and state is not CtState.INVALID
+        and not answered
+    ):
+        table.remove(entry)  # a reset before any answer: there never was a connection
     if state is None:
         table.remove(entry)
         entry, reply = begin(packet, tuple_, now, rules), False

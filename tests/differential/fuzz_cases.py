@@ -48,7 +48,7 @@ V4 = Plan(
     "10.9.0.0/16",
     ("10.9.0.9", "10.9.7.7"),
     ("10.1.0.77", "10.9.0.5", "10.2.0.2", "10.3.0.2", "10.1.0.1", "172.16.0.1", "127.0.0.1", "224.0.0.1",
-     "255.255.255.255", "0.0.0.0", "10.1.0.255"),
+     "255.255.255.255", "0.0.0.0"),
     ("10.1.0.255", "10.2.0.255", "10.3.0.255", "172.16.9.9", "10.66.1.1", "10.66.2.1", "10.66.3.1", "127.0.0.1", "10.96.0.1",
      "10.2.0.1", "10.3.0.1", "255.255.255.255", "0.0.0.1"),
     {"10.66.1.0/24": RouteType.BLACKHOLE, "10.66.2.0/24": RouteType.UNREACHABLE, "10.66.3.0/24": RouteType.PROHIBIT},
@@ -198,7 +198,8 @@ def _matches(rng: Random, plan: Plan, table: str = "filter", proto: str | None =
         )
         words.append(f"-m conntrack {rng.choice(('', '! '))}--ctstate {state}")
     if rng.random() < 0.15 and table != "raw":
-        words.append(f"-m addrtype {rng.choice(('', '! '))}--{rng.choice(('src', 'dst'))}-type {rng.choice(('LOCAL', 'UNICAST', 'UNICAST,LOCAL'))}")  # fmt: skip
+        side, of = rng.choice(("src", "dst")), rng.choice(("LOCAL", "UNICAST", "UNICAST,LOCAL"))
+        words.append(f"-m addrtype {rng.choice(('', '! '))}--{side}-type {of}")
     return " " + " ".join(words) if words else ""
 
 
@@ -207,7 +208,7 @@ def _filter(rng: Random, plan: Plan) -> list[str]:
     prefix = "icmp-" if plan.width == 32 else "icmp6-"
     for chain in ("INPUT", "FORWARD", "OUTPUT", "ONE", "TWO"):
         for _ in range(rng.randint(0, 4)):
-            kind = rng.randrange(8)
+            kind = rng.randrange(8) if chain != "OUTPUT" else rng.choice((0, 1, 2, 5))
             if kind < 3:
                 lines.append(
                     f"filter -A {chain}{_matches(rng, plan)} -j {rng.choice(('ACCEPT', 'ACCEPT', 'RETURN', 'DROP'))}"
@@ -291,7 +292,9 @@ class Probe:
 class Traffic:
     """Draws packets: new ones, and ones that answer or continue what R has let out before."""
 
-    def __init__(self, rng: Random, plan: Plan) -> None:
+    def __init__(self, rng: Random, plan: Plan, bridged_fragments: bool = False) -> None:
+        """``bridged_fragments``: also fragments that come in by a bridge port."""
+        self.bridged_fragments = bridged_fragments
         self.rng, self.plan, self.serial = rng, plan, 0
         self.let_out: list[tuple[str, Packet]] = []  # what R has sent by which device
         self.sent: list[Probe] = []
@@ -316,7 +319,8 @@ class Traffic:
         self.sent.append(probe)
         if len(packet_bytes(probe.packet)) > 1200 and not probe.packet.dont_fragment and self.plan.width == 32:
             pieces = fragment(probe.packet, 800)
-            if self.rng.random() < 0.7:
+            wanted = self.bridged_fragments or probe.device in ("a0", "b0")
+            if self.rng.random() < 0.7 and wanted:
                 return [replace(probe, packet=piece) for piece in pieces]
         return [probe]
 

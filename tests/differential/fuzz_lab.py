@@ -182,7 +182,8 @@ def _links(router: Namespace, outside: str) -> Iterator[str]:
             yield f"link add {link.name} address {link.mac} mtu {link.mtu} type bridge mcast_snooping 0"
     for link in router.links:
         if link.kind is LinkKind.VETH:
-            yield f"link add {link.name} address {link.mac} mtu {link.mtu} type veth peer name x{link.name} mtu 1500 netns {outside}"
+            peer = f"peer name x{link.name} mtu 1500 netns {outside}"
+            yield f"link add {link.name} address {link.mac} mtu {link.mtu} type veth {peer}"
             if link.master is not None:
                 yield f"link set {link.name} master {link.master}"
                 yield f"link set {link.name} type bridge_slave hairpin {'on' if link.hairpin else 'off'}"

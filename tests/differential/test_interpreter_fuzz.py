@@ -88,7 +88,9 @@ def ports_chosen_freely(probe: Probe, expected: list[Heard], got: list[Heard]) -
         return looks([(device, mac, _portless(packet)) for device, mac, packet in heard])
 
     def moved(heard: list[Heard]) -> bool:
-        return all(_source_id(packet) != _source_id(probe.packet) for _, _, packet in heard)
+        return all(
+            _source_id(packet) != _source_id(probe.packet) for _, _, packet in heard if not packet.fragment_offset
+        )
 
     return bool(got) and not any(is_error(p) for _, _, p in got) and moved(got) and moved(expected) and (
         blank(expected) == blank(got)
@@ -96,10 +98,12 @@ def ports_chosen_freely(probe: Probe, expected: list[Heard], got: list[Heard]) -
 
 
 def _source_id(packet: Packet) -> int | None:
+    packet = with_header(packet)
     return packet.body.rest >> 16 if isinstance(packet.body, Icmp) else packet.sport
 
 
 def _portless(packet: Packet) -> Packet:
+    packet = with_header(packet)
     if isinstance(packet.body, Icmp):
         return replace(packet, body=replace(packet.body, rest=packet.body.rest & 0xFFFF))
     return packet.with_ports(sport=0)
@@ -114,13 +118,13 @@ class Disagreement(AssertionError):
     """The interpreter and the kernel tell different stories."""
 
 
-def example(real: Lab, seed: int, plan: Plan, packets: int = PACKETS) -> int:
+def example(real: Lab, seed: int, plan: Plan, packets: int = PACKETS, bridged_fragments: bool = False) -> int:
     """How many packets were compared; Disagreement at the first difference."""
     rng = Random(f"{seed}/{plan.family}")
     namespace = router(rng, plan)
     real.install(namespace, plan.family)
     network = StaticNetwork({"R": namespace})
-    traffic, state, compared = Traffic(rng, plan), State(), 0
+    traffic, state, compared = Traffic(rng, plan, bridged_fragments), State(), 0
     refused: dict[IPAddress, int] = {}  # how many errors ip_error was to send to whom
     real.heard()
     while compared < packets:
