@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from netsim.linux.kernel_made import (
     SCOPES,
@@ -42,6 +43,7 @@ from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, netwo
 __all__ = ["NO_ROUTE", "Fib", "FibResult", "default_rules", "kernel_routes_of", "rule_family", "validate_route"]
 
 _LOOPBACK4 = network("127.0.0.0/8")
+_REACHABLE = {RouteType.UNICAST, RouteType.LOCAL}
 _ERRORS = {RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT}
 
 
@@ -110,6 +112,7 @@ class Fib:
             self._add(route)
         for route in namespace.routes:
             self._add(route)
+        self._devices: dict[tuple[IPAddress, int], str | None] = {}
         self._rules = {family: tuple(self._rules_of(family)) for family in Family}
         self.local: dict[IPAddress, str] = {
             a.interface.ip: device
@@ -176,11 +179,11 @@ class Fib:
         alive = []
         for hop in hops:
             if hop.device is None and hop.gateway is not None:
-                hop = replace(hop, device=self.device_of(hop.gateway))
+                hop = replace(hop, device=self.device_of(hop.gateway, route.table))
             usable = self._usable(hop.device) or (route.type is RouteType.LOCAL and hop.device in self.links)
             if usable and (hop.device is not None or route.type is not RouteType.UNICAST):
                 alive.append(hop)
-        if oif is not None and route.type not in (RouteType.LOCAL,):
+        if oif is not None:
             alive = [hop for hop in alive if hop.device == oif]
         if not alive:
             return None
@@ -194,12 +197,17 @@ class Fib:
         return FibResult(
             route.type,
             route,
-            chosen.gateway,
+            self._crossed(chosen).gateway,
             chosen.device,
             route.source or self._source(route, chosen, dst),
             onlink=chosen.onlink,
-            alternatives=tuple(alive),
+            alternatives=tuple(self._crossed(hop) for hop in alive),
         )
+
+    def _crossed(self, hop: NextHop) -> NextHop:
+        """rt_set_nexthop: a gateway that is an address of the device itself is none; the destination is a neighbour then."""
+        own = hop.gateway is not None and hop.gateway.version == 4 and self.local.get(hop.gateway) == hop.device
+        return replace(hop, gateway=None) if own else hop
 
     def _source(self, route: Route, hop: NextHop, dst: IPAddress) -> IPAddress | None:
         """fib_info_update_nhc_saddr, ip6_route_get_saddr: IPv4 asks for an address near the gateway, IPv6 near ``dst``."""
@@ -212,12 +220,65 @@ class Fib:
         near = hop.gateway if hop.gateway is not None and hop.gateway.version == 4 else unspecified(Family.IPV4)
         return self.select_source(hop.device, near, route.scope)
 
-    def device_of(self, gateway: IPAddress) -> str | None:
-        """The device a gateway without one resolves to: that of the connected route to it."""
-        table = self._tables.get((family_of(gateway), TABLE_MAIN))
-        for route in table.matching(int(gateway)) if table else ():
-            if route.gateway is None and route.device is not None and self._usable(route.device):
-                return route.device
+    def device_of(self, gateway: IPAddress, table: int = TABLE_MAIN) -> str | None:
+        """The device that a gateway without one resolved to when its route was added to ``table``.
+
+        Routes that hide the neighbour today were not there then, or the route would have been refused: pass over them."""
+        key = gateway, table
+        if key not in self._devices:
+            found = self.next_hop(gateway, None, table)
+            held = self._tables.get((family_of(gateway), TABLE_MAIN))
+            for route in held.matching(int(gateway)) if held is not None and found is None else ():
+                if route.gateway is None and route.device is not None and self._usable(route.device):
+                    found = route.device
+                    break
+            self._devices[key] = found
+        return self._devices[key]
+
+    def next_hop(self, gateway: IPAddress, device: str | None, table: int = TABLE_MAIN) -> str | None:
+        """fib_check_nh_gw, ip6_route_check_nh: the device that reaches ``gateway`` directly (only ``device`` if given), or
+        None if none does. The route's own table is asked first, then local and main: rules may be younger than routes."""
+        family = family_of(gateway)
+        own = self._tables.get((family, table))
+        if own is not None and (family is Family.IPV6 or table != TABLE_MAIN):
+            found = self._direct(own, gateway, device)
+            if found is not None and found[0] is not None:
+                return found[0]
+        for number in (TABLE_LOCAL, TABLE_MAIN):
+            held = self._tables.get((family, number))
+            found = self._direct(held, gateway, device) if held is not None else None
+            if found is not None:
+                return found[0]
+        return None
+
+    def onlink_fits(self, gateway: IPAddress, device: str | None) -> bool:
+        """ip6_route_check_nh_onlink: table main must not know ``gateway`` behind another device; its default route and its
+        error routes do not count."""
+        table = self._tables.get((Family.IPV6, TABLE_MAIN))
+        usable = (r for r in (table.matching(int(gateway)) if table else ()) if self._usable(r.device))
+        known = next(usable, None)
+        if known is None or known.destination.prefixlen == 0 or known.type in {*_ERRORS, RouteType.THROW}:
+            return True
+        same = [known, *takewhile(lambda r: r.destination == known.destination, usable)]
+        best = [r for r in same if effective_metric(r) == effective_metric(known) and r.type is RouteType.UNICAST]
+        return any(hop.device == device for r in best for hop in r.nexthops or (NextHop(r.gateway, r.device),))
+
+    def _direct(self, table: _Table, gateway: IPAddress, device: str | None) -> tuple[str | None] | None:
+        """What ``table`` says of a next hop: (device,), or (None,) if it is no neighbour there; None: nothing, ask on.
+
+        IPv4 passes over routes of global scope, which lead to gateways or errors; IPv6 takes them for an answer."""
+        for route in table.matching(int(gateway)):
+            if route.type is RouteType.THROW:
+                return None
+            if gateway.version == 4 and SCOPES.get(route.scope, 0) < SCOPES["link"]:
+                continue
+            if route.type in _ERRORS or (gateway.version == 4 and route.type not in _REACHABLE):
+                return (None,)
+            for hop in route.nexthops or (NextHop(route.gateway, route.device),):
+                known = hop.device is not None or hop.gateway is not None
+                if not known or not self._usable(hop.device) or (device and hop.device and hop.device != device):
+                    continue
+                return (None,) if hop.gateway is not None else (hop.device,)
         return None
 
     def select_source(self, device: str, dst: IPAddress, scope: str = "global") -> IPAddress | None:
@@ -367,19 +428,36 @@ def validate_route(namespace: Namespace, route: Route) -> str | None:
         if hop.device is not None and hop.device not in fib.links:
             return f'Cannot find device "{hop.device}"'
         if hop.device is not None and not fib.links[hop.device].up:
-            return "Network is down"
+            return "Nexthop device is not up" if hop.gateway is not None else "Device for nexthop is not up"
         if hop.gateway is None:
             continue
-        if hop.onlink:
-            if hop.device is None:
-                return "Nexthop device required for onlink"
-            continue
-        found = fib.lookup(hop.gateway, oif=hop.device)
-        if found.type is RouteType.LOCAL or not found.ok or found.gateway is not None:
-            return "Nexthop has invalid gateway"
+        why = _bad_gateway(fib, hop.gateway, hop, route)
+        if why is not None:
+            return why
     if route.source is not None and not fib.is_local(route.source):
         return "Invalid prefsrc address"
     return None
+
+
+def _bad_gateway(fib: Fib, gateway: IPAddress, hop: NextHop, route: Route) -> str | None:
+    """fib_check_nh_gw (IPv4), ip6_validate_gw (IPv6)."""
+    if hop.onlink and hop.device is None:
+        return "Nexthop device required for onlink"
+    if gateway.version == 4:
+        fits = fib.address_type(gateway) == "UNICAST" if hop.onlink else fib.next_hop(gateway, hop.device, route.table)
+        return None if fits else "Nexthop has invalid gateway"
+    if gateway.is_multicast or gateway.is_unspecified:
+        return "Invalid gateway address"
+    if gateway.is_link_local:
+        if hop.device is None:
+            return "Egress device not specified"
+        own = any(a.interface.ip == gateway for a in fib.addresses_of(hop.device))
+        return "Gateway can not be a local address" if own else None
+    if gateway in fib.local:
+        return "Gateway can not be a local address"
+    if not hop.onlink:
+        return None if fib.next_hop(gateway, hop.device, route.table) else "No route to host"
+    return None if fib.onlink_fits(gateway, hop.device) else "Nexthop has invalid gateway or device mismatch"
 
 
 def unspecified(family: Family) -> IPAddress:

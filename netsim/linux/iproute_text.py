@@ -80,10 +80,13 @@ def _resolved(route: Route, fib: Fib) -> Route:
     """With the device that the kernel found for each gateway, and IPv6's metric, when it took the route."""
     route = replace(route, metric=effective_metric(route))
     if route.nexthops:
-        hops = (h if h.device or not h.gateway else replace(h, device=fib.device_of(h.gateway)) for h in route.nexthops)
+        hops = (
+            h if h.device or not h.gateway else replace(h, device=fib.device_of(h.gateway, route.table))
+            for h in route.nexthops
+        )
         return replace(route, nexthops=tuple(hops))
     if route.gateway is not None and route.device is None:
-        return replace(route, device=fib.device_of(route.gateway))
+        return replace(route, device=fib.device_of(route.gateway, route.table))
     return route
 
 

@@ -78,30 +78,49 @@ def is_secondary(address: Address, first: Primaries) -> bool:
 
 
 def kernel_routes(namespace: Namespace) -> Iterator[Route]:
-    """Every local, connected, broadcast, anycast and multicast route, in the order of the devices."""
+    """Every local, connected, broadcast, anycast and multicast route: those of the devices, as they went up, then those of
+    the addresses in the order in which they were given. The order decides between equal prefixes on two devices."""
     sysctls = Sysctls(namespace.sysctls)
-    addresses = all_addresses(namespace)
+    links = {link.name: link for link in namespace.links}
+    given: dict[str, list[Address]] = {name: [] for name in links}
+    for address in namespace.addresses:
+        given.setdefault(address.device, []).append(address)
+    forwarding = sysctls.forwarding(6)
+    for link in links.values():
+        if link.up:
+            yield from _device_routes(link, given[link.name], sysctls)
     first = primaries(namespace.addresses)
-    for link in namespace.links:
-        held = addresses[link.name]
-        if not link.up:  # fib_add_ifaddr: an address put on a device that is down is local all the same (kube-ipvs0)
-            for address in held:
-                if address.interface.version == 4:
-                    yield next(kernel_routes_of(address, primary=first.get((link.name, address.interface.network))))
+    seen: set[tuple[IPNetwork, int, str | None]] = set()
+    for address in namespace.addresses:
+        holder = links.get(address.device)
+        if holder is None or (address.interface.version == 6 and not holder.up):
             continue
-        for address in sorted(held, key=lambda a: a.interface.version):
-            yield from kernel_routes_of(
-                address,
-                primary=first.get((link.name, address.interface.network)),
-                loopback=link.kind is LinkKind.LOOPBACK,
-                forwarding=sysctls.forwarding(6),
-            )
-        if sysctls.ipv6_disabled(link.name) or link.kind in (LinkKind.LOOPBACK, LinkKind.IPIP):
-            continue
-        if not any(a.interface.version == 6 and a.interface.network == network("fe80::/64") for a in held):
-            yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256)
-        yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
-                    protocol="kernel", metric=256)  # fmt: skip
+        primary = first.get((address.device, address.interface.network))
+        loopback = holder.kind is LinkKind.LOOPBACK
+        brought = kernel_routes_of(address, primary=primary, loopback=loopback, forwarding=forwarding)
+        if not holder.up:  # fib_add_ifaddr: an address put on a device that is down is local all the same (kube-ipvs0)
+            yield next(brought)
+        elif address.interface.version == 4:
+            yield from brought
+        else:
+            for route in brought:  # a second address of an IPv6 subnet brings no second prefix or anycast route
+                key = route.destination, route.table, route.device
+                if key not in seen:
+                    seen.add(key)
+                    yield route
+
+
+def _device_routes(link: Link, given: Iterable[Address], sysctls: Sysctls) -> Iterator[Route]:
+    """What a device brings when it goes up, before anybody gives it an address."""
+    loopback = link.kind is LinkKind.LOOPBACK
+    for address in _implied(link, given, sysctls):
+        yield from kernel_routes_of(address, loopback=loopback, forwarding=sysctls.forwarding(6))
+    if sysctls.ipv6_disabled(link.name) or link.kind in (LinkKind.LOOPBACK, LinkKind.IPIP):
+        return
+    if link.mac is None or link.kind in _NO_LINK_LOCAL:
+        yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256)
+    yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
+                protocol="kernel", metric=256)  # fmt: skip
 
 
 def kernel_routes_of(
