@@ -54,8 +54,8 @@ examples:
     verify = verbs.add_parser(
         "verify",
         help="compare the kernel with netsim",
-        description="Send packets of every path class through a lab and compare what the kernel does with what netsim says.\n"
-        "Exit 5 when they disagree.",
+        description="Send packets of every path class through a lab and compare what the kernel does\n"
+        "with what netsim says. Exit 5 when they disagree.",
     )
     _lab_options(verify)
     verify.add_argument("-v", "--verbose", action="store_true", help="name every probe")

@@ -162,7 +162,7 @@ def _rules(namespaces: Iterable[Namespace]) -> None:
 
 
 def _process(module: str, lab: state.Lab, given: Any) -> None:
-    """Start one of the lab's own processes and wait until it serves. It belongs to the lab's pid namespace and ends with it."""
+    """Start one of the lab's own processes and wait until it serves. It ends with the lab's pid namespace."""
     if not given:
         return
     with (lab.folder / f"{module}.log").open("w") as log:
@@ -171,7 +171,8 @@ def _process(module: str, lab: state.Lab, given: Any) -> None:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True, cwd="/",
             env={key: value for key, value in os.environ.items() if key != state.STOP_AT},
         )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     with suppress(BrokenPipeError):
         json.dump(given, process.stdin)
         process.stdin.close()

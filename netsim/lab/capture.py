@@ -15,7 +15,7 @@ from netsim.lab.holder import within
 from netsim.lab.plan import netns
 from netsim.packet.codec import packet_bytes, parse_frame, parse_packet, parse_vxlan
 from netsim.packet.icmp import echo, is_error
-from netsim.packet.model import Body, Frame, Icmp, Packet, Proto, Sctp, Tcp, TcpFlag, Udp
+from netsim.packet.model import Body, Frame, Icmp, Packet, Proto, Sctp, Tcp, TcpFlag, Udp, Vxlan
 
 DELIVERED = "delivered"
 _ALL, _OUTGOING, _ETHER = 3, 4, 1
@@ -69,9 +69,9 @@ def opened(packet: Packet, tunnels: frozenset[int]) -> Packet:
     body = packet.body
     if isinstance(body, Udp) and body.dport in tunnels and isinstance(body.payload, bytes):
         with suppress(InputError):
-            bare = body.payload[:1] == b"\x45"
-            inner = parse_packet(body.payload) if bare else parse_vxlan(body.payload)
-            return replace(packet, body=replace(body, payload=inner))
+            if body.payload[:1] == b"\x45":  # flanneld's udp has no header of its own
+                return replace(packet, body=replace(body, payload=parse_packet(body.payload)))
+            return replace(packet, body=replace(body, payload=parse_vxlan(body.payload)))
     return packet
 
 
@@ -83,7 +83,7 @@ def innermost(what: Frame | Packet) -> Packet:
             packet = body
         elif isinstance(body, Udp) and isinstance(body.payload, Packet):
             packet = body.payload
-        elif isinstance(body, Udp) and not isinstance(body.payload, bytes):
+        elif isinstance(body, Udp) and isinstance(body.payload, Vxlan):
             packet = body.payload.frame.packet
         else:
             return packet

@@ -1,8 +1,8 @@
 """The lab's outermost namespaces, and the way into them.
 
-One ``unshare`` per lab: a mount, a network and a pid namespace (and a user namespace for those who are not root). Its process 1
-only waits. The network namespaces of nodes and pods are bind mounts in a /run of the lab's own; every process of the lab
-is in the pid namespace: when process 1 ends, the kernel ends and removes all of it.
+One ``unshare`` per lab: a mount, a network and a pid namespace (and a user namespace for those who are not root). Its
+process 1 only waits. The network namespaces of nodes and pods are bind mounts in a /run of the lab's own; every process
+of the lab is in the pid namespace: when process 1 ends, the kernel ends and removes all of it.
 """
 
 from __future__ import annotations

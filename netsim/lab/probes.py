@@ -1,4 +1,4 @@
-"""The probe list: every path class that a cluster has, over IPv4. A probe is one packet, sent so often that every draw is seen."""
+"""The probe list: every path class that a cluster has, over IPv4. A probe is sent so often that every draw is seen."""
 
 from __future__ import annotations
 
@@ -135,9 +135,9 @@ def _elsewhere(made: Assembled) -> Iterator[Probe]:
                     yield Probe(f"{kind} to pod", name, address, _NUMBERS[port.protocol or "TCP"], port.container_port)
             yield Probe(f"{kind} to pod", name, address, Proto.ICMP)
             yield from (Probe(f"{kind} to pod, TTL", name, address, Proto.UDP, _UDP_PORT, ttl=t) for t in (1, 2, 3, 4))
-    for path, name, address, port in _large(made):
+    for path, name, address, number in _large(made):
         for size in (1300, 1450, 1451, 1472, 1473, 1500):
-            yield Probe(path, name, address, Proto.TCP, port, size=size)
+            yield Probe(path, name, address, Proto.TCP, number, size=size)
 
 
 def _large(made: Assembled) -> Iterator[tuple[str, str, IPAddress, int]]:

@@ -1,8 +1,9 @@
 """What is remembered of every lab, and how one is taken down.
 
 ``$XDG_STATE_HOME/netsim/labs/ID/`` holds ``journal.jsonl`` (each step twice: the intent, then that it is done) and
-``holder`` (the process that keeps the lab's namespaces: pid and start time). Everything that a lab makes in the kernel lives in
-the holder's namespaces, so that its end is the end of all of it; a pid with another start time is somebody else's process.
+``holder`` (the process that keeps the lab's namespaces: pid and start time). Everything that a lab makes in the kernel
+lives in the holder's namespaces, so that its end is the end of all of it; a pid with another start time is somebody
+else's process.
 """
 
 from __future__ import annotations

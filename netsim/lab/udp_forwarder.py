@@ -1,8 +1,8 @@
 """flanneld's udp data plane, for the lab: a process between a TUN device and a UDP socket. IPv4 only, as there.
 
-The UDP payload is the bare inner packet. Either way costs one TTL; a packet whose TTL is used up is discarded without a word. A
-destination without a lease is answered with net-unreachable (TTL 8, from the TUN's address), except to ICMP and later fragments.
-Run as a process of its own, with one JSON object per node on standard input (see ``wanted``).
+The UDP payload is the bare inner packet. Either way costs one TTL; a packet whose TTL is used up is discarded without a
+word. A destination without a lease is answered with net-unreachable (TTL 8, from the TUN's address); not for ICMP and
+later fragments. Run as a process of its own, with one JSON object per node on standard input (see ``wanted``).
 """
 
 from __future__ import annotations
