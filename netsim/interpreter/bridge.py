@@ -51,7 +51,12 @@ def receive(machine: Machine, flight: Flight, port: Link) -> None:
 
 def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
     """Give a DNATed frame the MAC address of where it goes now (``br_nf_pre_routing_finish``)."""
-    route = ingress.route_input(machine, flight)
+    scene = flight.scene
+    found_at = scene.fib.lookup(flight.packet.dst, src=flight.packet.src, iif=flight.skb.iif, mark=flight.skb.mark)
+    stays = found_at.type is RouteType.UNICAST and found_at.device == bridge.name
+    # What stays on the bridge is not forwarding: it works with ip_forward=0 as well.
+    keeps = stays and not scene.sysctls.forwarding(flight.packet.src.version)
+    route = found_at if keeps else ingress.route_input(machine, flight)
     if route is None:
         return False
     if route.type is RouteType.UNICAST and route.device == bridge.name:

@@ -102,11 +102,13 @@ class _Side:
     maxwin: int = 0
     scale: int = 0
     scales: bool = False
+    maxack: int | None = None  # the highest number it has acknowledged
 
 
 @dataclass(slots=True)
 class TcpTrack:
     code: str = "NO"
+    picked_up: bool = False  # its beginning was not seen: windows are unknown and not enforced
     sides: tuple[_Side, _Side] = field(default_factory=lambda: (_Side(), _Side()))
 
     @property
@@ -145,6 +147,7 @@ class TcpTrack:
             receiver.end = receiver.maxend = body.ack
             sender.scale = receiver.scale = 14
             sender.scales = receiver.scales = True
+            track.picked_up = True
         return track
 
     def advance(self, body: Tcp, reply: bool, liberal: bool) -> str:
@@ -159,18 +162,31 @@ class TcpTrack:
             return "invalid"
         if code == "IG":
             return "ok"
-        first = self.code == "NO"
-        if not first and not self._in_window(body, reply, liberal):
+        if code == "CL" and self._stale_reset(body, reply):
             return "invalid"
+        first = self.code == "NO"
+        if not first and (refused := self._in_window(body, reply, liberal or self.picked_up)) is not None:
+            return refused
         self.code = code
         return "ok"
 
-    def _in_window(self, body: Tcp, reply: bool, liberal: bool) -> bool:
-        """``tcp_in_window``, without SACK (the highest acknowledged number counts)."""
+    def _stale_reset(self, body: Tcp, reply: bool) -> bool:
+        """A reset of what the other side has acknowledged already, however liberal."""
+        known = self.sides[0 if reply else 1].maxack
+        if known is None or not body.flags & _F.RST or (body.seq == 0 and self.code != "ES"):
+            return False
+        return _after(known, body.seq)
+
+    def _in_window(self, body: Tcp, reply: bool, liberal: bool) -> str | None:
+        """``tcp_in_window``, without SACK (the highest acknowledged number counts). None: inside; ``invalid``: too far ahead;
+        ``ok``: late, which is let through and changes nothing."""
         sender, receiver = (self.sides[1], self.sides[0]) if reply else self.sides
         seq, ack, end, window = body.seq, body.ack, _end(body), body.window
         has_ack = bool(body.flags & _F.ACK)
-        if sender.maxwin == 0:
+        # A sender that begins anew while the connection is not yet up starts from its new number (RFC 793).
+        opening = "SR" if reply else "SS"
+        anew = bool(body.flags & _F.SYN) and self.code == opening and _after(end, sender.end)
+        if sender.maxwin == 0 or anew:
             if body.flags & _F.SYN:
                 scale = _window_scale(body.options)
                 sender.scale, sender.scales = scale or 0, scale is not None
@@ -178,8 +194,8 @@ class TcpTrack:
                 sender.maxwin = max(window, 1)
                 if not (sender.scales and receiver.scales):
                     sender.scale = receiver.scale = 0
-                if not has_ack:
-                    return True
+                if reply and not has_ack:
+                    return None
             else:  # the middle of a connection whose beginning was not seen
                 sender.end = end
                 sender.maxwin = max(window << sender.scale, 1)
@@ -194,18 +210,24 @@ class TcpTrack:
         lower = _after(end, (sender.end - receiver.maxwin - 1) & 0xFFFFFFFF) or receiver.maxwin == 0
         ack_upper = not _after(ack, receiver.end)
         ack_lower = _after(ack, (receiver.end - max(sender.maxwin, _MAX_ACK_WINDOW) - 1) & 0xFFFFFFFF)
-        if not (upper and lower and ack_upper and ack_lower):
-            return liberal
+        if liberal and not (upper and ack_upper and lower and ack_lower):
+            return None
+        if not (upper and ack_upper):
+            return "invalid"
+        if not (lower and ack_lower):
+            return "ok"
         scaled = window if body.flags & _F.SYN else window << sender.scale
         sender.maxwin = max(
             sender.maxwin, scaled + ((ack - receiver.end) & 0xFFFFFFFF if _after(ack, receiver.end) else 0)
         )
         if _after(end, sender.end):
             sender.end = end
+        if has_ack and (sender.maxack is None or _after(ack, sender.maxack)):
+            sender.maxack = ack
         limit = (ack + max(scaled, 1)) & 0xFFFFFFFF
         if has_ack and (_after(limit, receiver.maxend) or receiver.maxwin == 0):
             receiver.maxend = limit
-        return True
+        return None
 
 
 def _end(body: Tcp) -> int:

@@ -48,7 +48,7 @@ V4 = Plan(
     "10.9.0.0/16",
     ("10.9.0.9", "10.9.7.7"),
     ("10.1.0.77", "10.9.0.5", "10.2.0.2", "10.3.0.2", "10.1.0.1", "172.16.0.1", "127.0.0.1", "224.0.0.1",
-     "255.255.255.255", "0.0.0.0"),
+     "255.255.255.255"),
     ("10.1.0.255", "10.2.0.255", "10.3.0.255", "172.16.9.9", "10.66.1.1", "10.66.2.1", "10.66.3.1", "127.0.0.1", "10.96.0.1",
      "10.2.0.1", "10.3.0.1", "255.255.255.255", "0.0.0.1"),
     {"10.66.1.0/24": RouteType.BLACKHOLE, "10.66.2.0/24": RouteType.UNREACHABLE, "10.66.3.0/24": RouteType.PROHIBIT},
@@ -312,7 +312,9 @@ class Traffic:
             again = self.rng.choice(self.sent)
             if isinstance(again.packet.body, Tcp):
                 flags = self.rng.choice((TcpFlag.ACK, TcpFlag.ACK | TcpFlag.FIN, TcpFlag.RST, TcpFlag.SYN))
-                body = replace(again.packet.body, flags=flags, seq=1001, ack=5001)
+                far = (0, 0, 0, -200_000, 200_000)
+                seq, ack = (1001 + self.rng.choice(far)) & 0xFFFFFFFF, (5001 + self.rng.choice(far)) & 0xFFFFFFFF
+                body = replace(again.packet.body, flags=flags, seq=seq, ack=ack)
                 again = replace(again, packet=replace(again.packet, body=body))
             return [again]
         probe = self._fresh()
