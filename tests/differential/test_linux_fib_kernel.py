@@ -232,11 +232,7 @@ def agree(found: FibResult | str, answer: dict[str, object] | str) -> bool:
     hops = {(str(h.gateway) if h.gateway else None, h.device) for h in found.alternatives}
     if (answer.get("gateway"), answer["dev"]) not in hops:
         return False
-    return (
-        len(hops) > 1
-        or query.src is not None
-        or answer.get("prefsrc") == (str(found.prefsrc) if found.prefsrc else None)
-    )
+    return len(hops) > 1 or answer.get("prefsrc") == (str(found.prefsrc) if found.prefsrc else None)
 
 
 def accepted(world: World) -> tuple[Namespace, list[tuple[str, str | None]]]:
