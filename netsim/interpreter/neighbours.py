@@ -22,12 +22,10 @@ class Found:
 
 def resolve(world: World, scene: Scene, link: Link, next_hop: IPAddress) -> Found | None:
     """The next hop's MAC address on ``link``, as ``ip neigh`` would show it; None when nobody answers."""
-    for entry in scene.namespace.neighbours:
-        if entry.device == link.name and entry.address == next_hop:
-            if entry.mac is None or entry.state in ("failed", "incomplete"):
-                break
-            text = f"{next_hop} dev {link.name} lladdr {entry.mac} {entry.state.upper()}"
-            return Found(entry.mac, text, entry.provenance)
+    entry = scene.neighbours.get((link.name, next_hop))
+    if entry is not None and entry.mac is not None and entry.state not in ("failed", "incomplete"):
+        text = f"{next_hop} dev {link.name} lladdr {entry.mac} {entry.state.upper()}"
+        return Found(entry.mac, text, entry.provenance)
     if link.kind is LinkKind.VXLAN:
         return None  # ARP would need an FDB entry for the broadcast address
     if link.segment is not None:
@@ -96,8 +94,8 @@ def port_towards(world: World, scene: Scene, bridge: Link, mac: str) -> Link | N
     """The bridge port behind which ``mac`` lives: an FDB entry, or what the bridge would have learnt."""
     ports = [port for port in scene.ports.get(bridge.name, ()) if port.up]
     by_name = {port.name: port for port in ports}
-    for entry in scene.namespace.fdb:
-        if entry.mac == mac and entry.device in by_name:
+    for entry in scene.fdb.get(mac, ()):
+        if entry.device in by_name:
             return by_name[entry.device]
     for port in ports:
         if port.segment is not None and world.network.by_mac(port.segment, mac) is not None:

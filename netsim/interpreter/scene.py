@@ -10,6 +10,7 @@ from netsim.linux.fib import Fib
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.network import Namespace, Network
+from netsim.linux.route import FdbEntry, Neighbour
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.model import Packet
@@ -47,12 +48,17 @@ class Scene:
         return found
 
     @cached_property
-    def neighbours(self) -> dict[tuple[str, IPAddress], str | None]:
-        """Lower-case MAC (None: known to be unreachable) by device and address."""
-        return {
-            (n.device, n.address): n.mac if n.state not in ("failed", "incomplete") else None
-            for n in self.namespace.neighbours
-        }
+    def neighbours(self) -> dict[tuple[str, IPAddress], Neighbour]:
+        """By device and address; the first entry of each."""
+        return {(n.device, n.address): n for n in reversed(self.namespace.neighbours)}
+
+    @cached_property
+    def fdb(self) -> dict[str, list[FdbEntry]]:
+        """Forwarding entries by MAC address."""
+        found: dict[str, list[FdbEntry]] = {}
+        for entry in self.namespace.fdb:
+            found.setdefault(entry.mac, []).append(entry)
+        return found
 
     @cached_property
     def vxlan_devices(self) -> list[Link]:

@@ -54,14 +54,12 @@ def _source(flight: Flight, given: IPAddress | None, destination: IPAddress) -> 
 
 
 def _fdb(flight: Flight, link: Link, mac: str) -> FdbEntry | None:
-    default = None
-    for entry in flight.scene.namespace.fdb:
-        if entry.device == link.name and entry.destination is not None:
-            if entry.mac == mac:
+    """The peer behind a MAC address, or the one that everything unknown goes to."""
+    for address in (mac, _ALL_ZEROS):
+        for entry in flight.scene.fdb.get(address, ()):
+            if entry.device == link.name and entry.destination is not None:
                 return entry
-            if entry.mac == _ALL_ZEROS and default is None:
-                default = entry
-    return default
+    return None
 
 
 def vxlan_transmit(machine: Machine, flight: Flight, link: Link, what: Frame | Packet) -> None:
