@@ -19,8 +19,8 @@ from netsim.kube.cluster import Cluster
 from netsim.kube.objects import Pod
 from netsim.linux.builder import NamespaceBuilder
 
-# Components start in this order on a node, which decides what is inserted above what: the kubelet and the underlay
-# first, then the CNI's daemon, then kube-proxy, then (per pod) the CNI plugins.
+# Components start in this order on a node, which decides what is inserted above what: the underlay, the kubelet and
+# kube-proxy, then the CNI's daemon, then (per pod) the CNI plugins.
 GROUP = "netsim.backends"
 
 

@@ -120,7 +120,13 @@ class IpSet:
             found = index.get(key)
             if found is not None:
                 return found
+            if self.type == "hash:net,iface" and key[0] in self._networks and key[1] == choices[1][-1]:
+                return False  # ip_set_hash_gen.h (multi): the first prefix listed for any device ends the search
         return False
+
+    @cached_property
+    def _networks(self) -> frozenset[Any]:
+        return frozenset(key[0] for key in self._index)
 
     def header(self) -> str:
         """The ``create`` line, without bucketsize and initval, which differ from set to set."""
