@@ -178,8 +178,8 @@ class TcpTrack:
         return _after(known, body.seq)
 
     def _in_window(self, body: Tcp, reply: bool, liberal: bool) -> str | None:
-        """``tcp_in_window``, without SACK (the highest acknowledged number counts). None: inside; ``invalid``: too far ahead;
-        ``ok``: late, which is let through and changes nothing."""
+        """``tcp_in_window``, without SACK (the highest acknowledged number counts). None: inside;
+        ``invalid``: too far ahead; ``ok``: late, which is let through and changes nothing."""
         sender, receiver = (self.sides[1], self.sides[0]) if reply else self.sides
         seq, ack, end, window = body.seq, body.ack, _end(body), body.window
         has_ack = bool(body.flags & _F.ACK)
