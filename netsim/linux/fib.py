@@ -319,7 +319,7 @@ class Fib:
         """inet_addr_type / ipv6 addrtype: LOCAL, UNICAST, BROADCAST, MULTICAST, or the type of an error route."""
         if address.is_multicast:
             return "MULTICAST"
-        if address.version == 4 and (int(address) == 0xFFFFFFFF or int(address) >> 24 == 0):
+        if address.version == 4 and int(address) in (0, 0xFFFFFFFF):
             return "BROADCAST"
         if address.is_unspecified:
             return "UNSPEC"
