@@ -63,9 +63,7 @@ class InputError(NetsimError):
     exit_code = 3
 
     def __init__(self, problems: Iterable[Problem] | str) -> None:
-        self.problems: Sequence[Problem] = (
-            (Problem(problems),) if isinstance(problems, str) else tuple(problems)
-        )
+        self.problems: Sequence[Problem] = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 from netsim.linux.kernel_made import (
     SCOPES,
@@ -163,7 +163,10 @@ class Fib:
             table = self._tables.get((family, rule.table))
             if table is None:
                 continue
-            for route in table.matching(value):
+            routes = table.matching(value)
+            if family is Family.IPV6 and iif is not None:
+                routes = _nearest_first(routes, iif)
+            for route in routes:
                 if route.type is RouteType.THROW:
                     break
                 result = self._use(route, dst, oif, flow_hash)
@@ -393,6 +396,12 @@ class Fib:
         if not any(a.interface.version == 4 for a in self.addresses_of(iif)):
             return f"rp_filter={mode} on {iif}, which has no address: the route back to {src} leaves by {found.device}"
         return None
+
+
+def _nearest_first(routes: Iterable[Route], iif: str) -> Iterator[Route]:
+    """rt6_score_route: of IPv6 routes with the same prefix and metric, first those of the device the packet came in by."""
+    for _, equal in groupby(routes, lambda r: (r.destination, effective_metric(r))):
+        yield from sorted(equal, key=lambda r: r.device != iif)
 
 
 def default_rules(family: Family) -> tuple[RoutingRule, ...]:

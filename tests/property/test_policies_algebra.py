@@ -6,6 +6,7 @@ import ipaddress
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet, intersect, merge, subtract
 
 ranges = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda t: (t[0], t[0] + t[1])), max_size=6)
