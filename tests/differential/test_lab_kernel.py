@@ -1,0 +1,94 @@
+"""The lab in the real kernel: it agrees with the interpreter, and goes away without a trace, whenever it is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from netsim.lab.build import STEPS
+from netsim.lab.state import STOP_AT
+
+pytestmark = pytest.mark.kernel
+STOPS = [stop for step in STEPS for stop in (step, f"{step}:done")]
+
+
+def _lab(home: Path, *words: str, stop: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "XDG_STATE_HOME": str(home), **({STOP_AT: stop} if stop else {})}
+    command = [sys.executable, "-c", "import sys, netsim.cli; sys.exit(netsim.cli.main())", "lab", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170, check=False)
+
+
+def _direct_routing(folder: Path) -> str:
+    for file in files("netsim.data.example").iterdir():
+        if file.name.endswith(".yaml"):
+            text = file.read_text().replace('{"Type": "vxlan"}', '{"Type": "vxlan", "DirectRouting": true}')
+            (folder / file.name).write_text(text)
+    return str(folder)
+
+
+@pytest.mark.parametrize("network", ["vxlan", "host-gw", "udp", "DirectRouting"])
+def test_kernel_and_interpreter_agree(tmp_path: Path, network: str) -> None:
+    direct = network == "DirectRouting"
+    words = ["-f", _direct_routing(tmp_path)] if direct else ["-f", "@example", "--cni", f"flannel:{network}"]
+    done = _lab(tmp_path, "verify", *words)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    counted = re.search(r"^(\d+) packets of \d+ probes compared.*: all agree$", done.stdout, re.MULTILINE)
+    assert counted is not None
+    assert int(counted[1]) > 3000
+
+
+def test_pods_answer_with_the_peer_they_saw(tmp_path: Path) -> None:
+    try:
+        assert _lab(tmp_path, "up", "-f", "@example", "--id", "talk").returncode == 0
+        said = _lab(tmp_path, "exec", "pod/shop/web-0", "--", "bash", "-c", "cat < /dev/tcp/10.96.3.7/80")
+        assert '"peer": ["10.244.2.7", ' in said.stdout, said.stderr
+        assert "pod/shop/cart-" in said.stdout
+    finally:
+        assert _lab(tmp_path, "down", "--all").returncode == 0
+
+
+def _world(home: Path) -> tuple[object, ...]:
+    """What a lab would leave behind: its devices, namespaces and rules by their names, and who runs for a lab in ``home``.
+
+    Others may use the machine meanwhile: what has no name of a lab's is theirs."""
+
+    def said(*words: str) -> list[str]:
+        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+
+    devices = re.compile(r"\d+: (eth|lan|wan|cni|flannel|seg|plug|veth[0-9a-f]{8})\S*:?")
+    links = sorted(found[0] for line in said("ip", "-o", "link") if (found := devices.match(line)))
+    names = [line for line in said("ip", "netns") if re.match(r"(node|pod|router)\.|external|underlay", line)]
+    rules = [line for line in said("nft", "list", "ruleset") if "KUBE-" in line or "FLANNEL-" in line]
+    return links, names, rules, _processes(home)
+
+
+def _processes(home: Path) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                line = (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if f"XDG_STATE_HOME={home}".encode() in line.split(b"\0"):
+                found.append(folder.name)
+    return found
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_killed_at_any_step_it_comes_down_cleanly(tmp_path: Path, stop: str) -> None:
+    before = _world(tmp_path)
+    killed = _lab(tmp_path, "up", "-q", "-f", "@example", "--id", "doomed", stop=stop)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert _lab(tmp_path, "list").stdout.split()[0] == "doomed"
+    assert _lab(tmp_path, "down", "doomed").stdout == "lab doomed is down\n"
+    assert _lab(tmp_path, "down", "doomed").stdout == ""
+    assert _world(tmp_path) == before
+    assert list((tmp_path / "netsim" / "labs").iterdir()) == []
