@@ -54,8 +54,8 @@ def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
     scene = flight.scene
     found_at = scene.fib.lookup(flight.packet.dst, src=flight.packet.src, iif=flight.skb.iif, mark=flight.skb.mark)
     stays = found_at.type is RouteType.UNICAST and found_at.device == bridge.name
-    # What stays on the bridge is not forwarding: it works with ip_forward=0 as well.
-    keeps = stays and not scene.sysctls.forwarding(flight.packet.src.version)
+    # ip6_route_input does not ask whether forwarding is on, unlike IPv4's: what stays on the bridge passes all the same.
+    keeps = stays and flight.family is Family.IPV6 and not scene.sysctls.forwarding(6)
     route = found_at if keeps else ingress.route_input(machine, flight)
     if route is None:
         return False
