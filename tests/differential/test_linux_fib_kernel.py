@@ -85,7 +85,9 @@ def routes(draw: st.DrawFn, family: Family) -> Route:
         case 0:
             return replace(route, device=draw(device), scope="link" if four else "global")
         case 1:
-            return replace(route, gateway=_draw_host(draw, family))
+            # In another table the device depends on which routes were there when this one was added: a value has no past.
+            device_of = None if route.table == TABLE_MAIN else draw(device)
+            return replace(route, gateway=_draw_host(draw, family), device=device_of)
         case 2:
             onlink = draw(st.booleans())
             return replace(route, gateway=_draw_host(draw, family), device=draw(device), onlink=onlink)
