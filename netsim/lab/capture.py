@@ -105,7 +105,10 @@ class Watch:
                 self._senders[name] = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
     def _add(self, made: socket.socket, name: str, wire: bool) -> None:
-        made.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+        try:
+            made.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+        except PermissionError:  # in a user namespace: as much as everybody may have
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         made.setblocking(False)
         self._selector.register(made, selectors.EVENT_READ, (name, wire))
 

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from netsim.lab.holder import own_user
+
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 TOOLS = {
     "ip": "iproute2", "bridge": "iproute2", "unshare": "util-linux", "nsenter": "util-linux",
@@ -15,13 +17,13 @@ TOOLS = {
 # what is tried → the commands, and for what the lab needs it
 _TRIALS = {
     "namespaces": ("ip link set lo up", "everything"),
-    "veth": ("ip link add a type veth peer name b", "everything"),
-    "bridge": ("ip link add a type bridge", "everything"),
+    "veth": ("ip link add name x0 type veth peer name x1", "everything"),
+    "bridge": ("ip link add name x0 type bridge", "everything"),
     "bridge netfilter": ("test -e /proc/sys/net/bridge/bridge-nf-call-iptables", "Services between pods of one node"),
-    "vxlan": ("ip link add a type vxlan id 1 dstport 8472", "flannel vxlan"),
-    "tun": ("ip tuntap add mode tun name a", "flannel udp"),
-    "ipip": ("ip link add a type ipip local 127.0.0.1", "flannel ipip"),
-    "dummy": ("ip link add a type dummy", "kube-proxy ipvs"),
+    "vxlan": ("ip link add name x0 type vxlan id 1 dstport 8472", "flannel vxlan"),
+    "tun": ("ip tuntap add mode tun name x0", "flannel udp"),
+    "ipip": ("ip link add name x0 type ipip local 127.0.0.1", "flannel ipip"),
+    "dummy": ("ip link add name x0 type dummy", "kube-proxy ipvs"),
     "iptables": ("iptables -t nat -A POSTROUTING -m comment --comment x -j MASQUERADE --random-fully", "Services"),
     "ip6tables": ("ip6tables -t nat -A POSTROUTING -j MASQUERADE --random-fully", "Services over IPv6"),
     "statistic": ("iptables -A INPUT -m statistic --mode random --probability 0.5 -j ACCEPT", "load balancing"),
@@ -35,17 +37,18 @@ class Finding:
     name: str
     good: bool
     text: str
+    needed: str  # by what
 
 
 def unshare_words() -> list[str]:
-    return ["unshare", "--mount", "--net", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+    return ["unshare", "--mount", "--net", *own_user()]
 
 
 def examine() -> list[Finding]:
     found = []
     for tool, package in TOOLS.items():
         path = shutil.which(tool, path=_PATH)
-        found.append(Finding(tool, path is not None, path or f"missing: apt-get install {package}"))
+        found.append(Finding(tool, path is not None, path or f"missing: apt-get install {package}", "everything"))
     quiet = "mount -t tmpfs tmpfs /run 2>/dev/null;"
     for name, (words, needed) in _TRIALS.items():
         done = subprocess.run(

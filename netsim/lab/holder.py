@@ -23,6 +23,8 @@ from netsim.lab.state import STOP_AT, Holder, Lab
 NETNS = "/run/netns"
 _USER, _MOUNT, _NET, _PID = 0x10000000, 0x00020000, 0x40000000, 0x20000000
 
+_NEEDED = 1 << 12 | 1 << 13 | 1 << 21  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
+
 # $1 is the lab's folder; if that is gone, somebody has taken the lab down meanwhile.
 _OUTER = """
 start=$(cut -d ' ' -f 22 /proc/$$/stat) && echo "$$ $start" > "$1/holder" || exit 1
@@ -36,12 +38,17 @@ exec sleep infinity
 """
 
 
+def own_user() -> list[str]:
+    """unshare's words for a user namespace, where this process has not the privileges itself."""
+    held = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return [] if int(held.split()[1], 16) & _NEEDED == _NEEDED else ["--user", "--map-root-user"]
+
+
 def start(lab: Lab) -> Holder:
     """PrivilegeError if the machine does not let us."""
-    own_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     with (lab.folder / "holder.log").open("w") as log:
         process = subprocess.Popen(
-            ["sh", "-c", _OUTER, "netsim-lab", str(lab.folder), *own_user],
+            ["sh", "-c", _OUTER, "netsim-lab", str(lab.folder), *own_user()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
