@@ -55,8 +55,6 @@ def examine() -> list[Finding]:
             [*unshare_words(), "sh", "-c", f"{quiet} {words}"],
             capture_output=True, text=True, timeout=20, check=False, env={**os.environ, "PATH": _PATH},
         )  # fmt: skip
-        why = (done.stderr.strip().splitlines() or ["not there"])[-1]
-        found.append(
-            Finding(name, not done.returncode, "works" if not done.returncode else f"{why} (needed by: {needed})")
-        )
+        good, why = not done.returncode, (done.stderr.strip().splitlines() or ["not there"])[-1]
+        found.append(Finding(name, good, "works" if good else f"{why} (needed by: {needed})", needed))
     return found

@@ -44,6 +44,13 @@ def test_kernel_and_interpreter_agree(tmp_path: Path, network: str) -> None:
     assert int(counted[1]) > 3000
 
 
+def test_the_doctor_finds_what_the_lab_was_seen_to_need(tmp_path: Path) -> None:
+    done = _lab(tmp_path, "doctor")
+    assert done.returncode == 0, done.stdout
+    good = {line[4:25].strip() for line in done.stdout.splitlines() if line.startswith("ok ")}
+    assert {"veth", "bridge", "vxlan", "tun", "iptables", "statistic"} <= good
+
+
 def test_pods_answer_with_the_peer_they_saw(tmp_path: Path) -> None:
     try:
         assert _lab(tmp_path, "up", "-f", "@example", "--id", "talk").returncode == 0
@@ -52,6 +59,19 @@ def test_pods_answer_with_the_peer_they_saw(tmp_path: Path) -> None:
         assert "pod/shop/cart-" in said.stdout
     finally:
         assert _lab(tmp_path, "down", "--all").returncode == 0
+
+
+def test_what_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    for words, said in ((["--kernel", "uml"], "not available in this version"), (["--id", "../x"], "an id is")):
+        refused = _lab(tmp_path, "up", "-q", "-f", "@example", *words)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+    many = _lab(
+        tmp_path, "up", "-q", "-f", str(Path(__file__).parents[1] / "data" / "online-boutique"), "--nodes", "60"
+    )
+    assert many.returncode == 2
+    assert "--force" in many.stderr
+    assert _lab(tmp_path, "list").stdout == ""
 
 
 def _world(home: Path) -> tuple[object, ...]:
