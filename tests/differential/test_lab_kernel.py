@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from netsim.kube.cluster import Settings
+from netsim.kube.load import load, store
+from netsim.lab import build, holder, state
 from netsim.lab.build import STEPS
 from netsim.lab.state import STOP_AT
+from netsim.lab.verify import verify
+from netsim.topology.assemble import assemble
 
 pytestmark = pytest.mark.kernel
 STOPS = [stop for step in STEPS for stop in (step, f"{step}:done")]
@@ -42,6 +47,27 @@ def test_kernel_and_interpreter_agree(tmp_path: Path, network: str) -> None:
     counted = re.search(r"^(\d+) packets of \d+ probes compared.*: all agree$", done.stdout, re.MULTILINE)
     assert counted is not None
     assert int(counted[1]) > 3000
+
+
+def test_another_network_than_the_one_built_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The comparison can fail: a lab with vxlan, next to the story of one with host-gw."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    objects = load(["@example"], recursive=False, lenient=False, namespace=None, stdin=None)
+    built, told = (assemble(store(objects), Settings(cni=f"flannel:{mode}")) for mode in ("vxlan", "host-gw"))
+    lab = build.up(built, build.for_lab(built)[0], "wrong")
+    try:
+        held = lab.holder()
+        assert held is not None
+        assert holder.in_lab(held, lambda: verify(told, build.for_lab(told)[0])) == 5
+    finally:
+        state.down(lab)
+    said = capfd.readouterr().out
+    assert "    netsim  " in said
+    assert "    kernel  " in said
+    assert re.search(r"^pod to pod of another node +\d+ probes, \d+ disagree$", said, re.MULTILINE)
+    assert re.search(r"^pod to itself +\d+ probes$", said, re.MULTILINE)
 
 
 def test_the_doctor_finds_what_the_lab_was_seen_to_need(tmp_path: Path) -> None:
