@@ -16,7 +16,8 @@ pytestmark = pytest.mark.kernel
 NODE = """
 ip link set lo up
 ip link add cni0 type bridge && ip addr add 10.244.1.1/24 dev cni0 && ip link set cni0 up
-ip link add eth0 type veth peer name other && ip addr add 192.168.1.5/24 dev eth0 && ip link set eth0 up && ip link set other up
+ip link add eth0 type veth peer name other && ip addr add 192.168.1.5/24 dev eth0
+ip link set eth0 up && ip link set other up
 ip route add default via 192.168.1.1
 ip route add blackhole 10.244.9.0/24
 ip rule add fwmark 0x10 table 100
@@ -28,7 +29,8 @@ cd "$1"
 ip -j -d link > link.json; ip -j addr > addr.json; ip -j route show table all > route.json
 ip -6 -j route show table all > route6.json; ip -j rule > rule.json; ip -6 -j rule > rule6.json
 ip -j neigh > neigh.json; bridge -j fdb > fdb.json; iptables-save > iptables-save; ip6tables-save > ip6tables-save
-ipset save > ipset-save; sysctl -a 2>/dev/null | grep -E '^net\\.ipv[46]\\.(ip_forward|conf\\.(all|eth0)\\.(rp_filter|forwarding)) ' > sysctl.txt
+ipset save > ipset-save
+sysctl -a 2>/dev/null | grep -E '^net\\.ipv[46]\\.(ip_forward|conf\\.(all|eth0)\\.(rp_filter|forwarding)) ' > sysctl.txt
 """
 
 

@@ -37,7 +37,11 @@ class World:
         self.family = family
 
     def address_type(self, address: IPAddress, device: str | None = None) -> str:
-        return ("LOCAL", "UNICAST", "BROADCAST", "MULTICAST")[int(address) % 4]
+        if address.is_multicast:
+            return "MULTICAST"
+        if self.family is Family.IPV4 and int(address) & 255 == 255:
+            return "BROADCAST"
+        return "LOCAL" if int(address) % 2 else "UNICAST"
 
     def chance(self, probability: float, why: str) -> bool:
         raise AssertionError("a deterministic match draws nothing")
@@ -59,8 +63,8 @@ class World:
 
 
 def addresses(family: Family) -> st.SearchStrategy[IPAddress]:
-    texts4 = ("10.0.0.1", "10.96.0.10", "10.255.255.255", "192.168.0.1", "127.0.0.1", "203.0.113.9", "0.0.0.0")
-    texts6 = ("fd00::1", "fd00::a", "2001:db8::1", "::1", "fdff::ffff")
+    texts4 = ("10.0.0.1", "10.96.0.10", "10.255.255.255", "192.168.0.1", "127.0.0.1", "203.0.113.9", "224.0.0.1")
+    texts6 = ("fd00::1", "fd00::a", "2001:db8::1", "::1", "fdff::ffff", "ff02::1")
     return st.sampled_from([ip(t) for t in (texts4 if family is Family.IPV4 else texts6)])
 
 
