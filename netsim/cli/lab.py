@@ -13,17 +13,16 @@ def add(commands: Any, program: str) -> None:
         "lab",
         help="the cluster's network in real Linux namespaces, and netsim checked against it",
         description="Build the network of a cluster from network namespaces of this machine's kernel, use it, compare it.",
-        epilog=f"""\
-examples:
-  {program} lab doctor
-  {program} lab verify -f @example
-  {program} lab up -f @example --id demo
-  {program} lab exec --id demo pod/shop/web-0 -- ip route
-  {program} lab down demo""",
+        epilog=f"{program} lab VERB --help has examples; {program} lab doctor is where to begin.\n",
     )
     verbs = lab.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
 
-    up = verbs.add_parser("up", help="build it", description="Build the lab of a cluster. It stays until `lab down`.")
+    up = verbs.add_parser(
+        "up",
+        help="build it",
+        description="Build the lab of a cluster. It stays until `lab down`.",
+        epilog=f"example:\n  {program} lab up -f @example --id demo\n",
+    )
     _lab_options(up)
     input_options(up)
     up.set_defaults(run=_up)
@@ -43,7 +42,10 @@ examples:
     prune.set_defaults(run=_prune)
 
     run = verbs.add_parser(
-        "exec", help="run a command in a pod or node", description="Run a command in one of the lab's namespaces."
+        "exec",
+        help="run a command in a pod or node",
+        description="Run a command in one of the lab's namespaces.",
+        epilog=f"example:\n  {program} lab exec --id demo pod/shop/web-0 -- ip route\n",
     )
     run.add_argument("place", metavar="PLACE", help="pod/NS/NAME, node/NAME, router/underlay or external")
     run.add_argument("words", metavar="COMMAND", nargs="+", help="after --")
