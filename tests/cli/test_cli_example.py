@@ -36,14 +36,16 @@ def examples() -> list[str]:
     parser = build("netsim")
     (commands,) = (action.choices for action in parser._actions if action.dest == "command" or action.choices)
     texts = [parser.epilog or "", *(sub.epilog or "" for sub in (commands or {}).values())]  # type: ignore[union-attr]
-    return sorted({line.strip() for text in texts for line in text.splitlines() if line.startswith("  netsim ")})
+    return list(
+        dict.fromkeys(line.strip() for text in texts for line in text.splitlines() if line.startswith("  netsim "))
+    )
 
 
 def test_there_are_examples() -> None:
     assert len(examples()) >= 5
 
 
-@pytest.mark.parametrize("example", examples())
+@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith("netsim lab ")])
 def test_the_examples_of_the_help_work_as_pasted(example: str) -> None:
     done = netsim(*shlex.split(example, comments=True)[1:])
     # 1 is an answer too where the question is whether something is wrong
