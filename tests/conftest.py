@@ -27,3 +27,34 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text()
 
     return check
+
+
+def _kernel_is_missing() -> str:
+    """Why tests against the real kernel cannot run here; '' when they can."""
+    import os
+    import shutil
+    import subprocess
+
+    tools = ("ip", "bridge", "unshare", "iptables-save", "ip6tables-save", "iptables-legacy-save", "ipset", "tcpdump")
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)} (Debian: iproute2 iptables ipset tcpdump)"
+    if os.geteuid() != 0:
+        return "needs root (for namespaces of its own)"
+    probe = (
+        "ip link add a type veth peer name b && ip link add c type bridge && iptables-save && ipset create s hash:ip"
+    )
+    done = subprocess.run(["unshare", "-n", "sh", "-ec", probe], capture_output=True, text=True, check=False)
+    return f"this kernel or container refuses: {done.stderr.strip()}" if done.returncode else ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the machine does not allow is skipped and said; in CI nothing is, so that a lost tool is a failure."""
+    import os
+
+    kernel = [item for item in items if item.get_closest_marker("kernel")]
+    if not kernel or os.environ.get("CI"):
+        return
+    reason = _kernel_is_missing()
+    for item in kernel if reason else ():
+        item.add_marker(pytest.mark.skip(reason=f"compares with the real kernel: {reason}"))
