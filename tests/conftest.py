@@ -41,9 +41,8 @@ def _kernel_is_missing() -> str:
         return f"not installed: {', '.join(missing)} (Debian: iproute2 iptables ipset tcpdump)"
     if os.geteuid() != 0:
         return "needs root (for namespaces of its own)"
-    probe = (
-        "ip link add probe0 type veth peer name probe1 && ip link add probe2 type bridge && iptables-save && ipset create s hash:ip"
-    )
+    links = "ip link add probe0 type veth peer name probe1 && ip link add probe2 type bridge"
+    probe = f"{links} && iptables-save && ipset create s hash:ip"
     done = subprocess.run(["unshare", "-n", "sh", "-ec", probe], capture_output=True, text=True, check=False)
     return f"this kernel or container refuses: {done.stderr.strip()}" if done.returncode else ""
 

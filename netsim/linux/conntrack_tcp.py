@@ -120,6 +120,11 @@ class TcpTrack:
         """The part of nf_conntrack_tcp_timeout_NAME that counts in this state."""
         return "syn_sent" if self.code == "S2" else self.state.lower()
 
+    @classmethod
+    def in_state(cls, name: str) -> TcpTrack:
+        """A track in the state that the kernel calls ``name``; its windows are unknown. KeyError if there is none."""
+        return cls({name: code for code, name in _NAMES.items()}[name], picked_up=True)
+
     def copy(self) -> TcpTrack:
         return replace(self, sides=(replace(self.sides[0]), replace(self.sides[1])))
 
