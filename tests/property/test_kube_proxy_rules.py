@@ -9,13 +9,13 @@ from fractions import Fraction
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from netsim.linux.netfilter.text import parse_rule
 
 from netsim.kube.cluster import Cluster, Settings
 from netsim.kube.objects import EndpointSlice, Object
 from netsim.kube.store import Store
 from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.netfilter.table import Ruleset
+from netsim.linux.netfilter.text import parse_rule
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IPTABLES, restore_document
 from netsim_backends.kube_proxy.endpoints import Endpoint, categorize

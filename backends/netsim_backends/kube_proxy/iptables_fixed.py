@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from netsim.linux.netfilter.text import rule
-
 from netsim.linux.builder import NamespaceBuilder
+from netsim.linux.netfilter.text import rule
 from netsim.linux.provenance import Provenance
 from netsim.packet.address import Family, IPAddress
 from netsim_backends.kube_proxy.config import Conntrack, ProxyConfig

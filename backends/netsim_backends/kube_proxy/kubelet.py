@@ -7,9 +7,8 @@ backend is in use, and canaries that show when somebody flushes the tables.
 
 from __future__ import annotations
 
-from netsim.linux.netfilter.text import rule
-
 from netsim.linux.builder import NamespaceBuilder
+from netsim.linux.netfilter.text import rule
 from netsim.packet.address import Family
 
 MARTIAN_RULE = (
