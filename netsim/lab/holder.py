@@ -202,7 +202,3 @@ def command(held: Holder, name: str, words: list[str]) -> list[str]:
         name,
         *words,
     ]
-
-
-def log_of(lab: Lab) -> Path:
-    return lab.folder / "holder.log"

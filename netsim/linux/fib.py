@@ -24,7 +24,7 @@ from netsim.linux.kernel_made import (
     kernel_routes_of,
     primaries,
 )
-from netsim.linux.link import Link, LinkKind
+from netsim.linux.link import Link
 from netsim.linux.network import Namespace
 from netsim.linux.route import (
     TABLE_DEFAULT,
@@ -38,11 +38,10 @@ from netsim.linux.route import (
 )
 from netsim.linux.source_address import select_source6
 from netsim.linux.sysctl import Sysctls
-from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, network
+from netsim.packet.address import Family, IPAddress, IPNetwork, family_of
 
 __all__ = ["NO_ROUTE", "Fib", "FibResult", "default_rules", "kernel_routes_of", "rule_family", "validate_route"]
 
-_LOOPBACK4 = network("127.0.0.0/8")
 _REACHABLE = {RouteType.UNICAST, RouteType.LOCAL}
 _ERRORS = {RouteType.BLACKHOLE, RouteType.UNREACHABLE, RouteType.PROHIBIT}
 
@@ -336,66 +335,7 @@ class Fib:
                 return RouteType.UNREACHABLE.value.upper() if found.type is None else found.type.value.upper()
         return "UNICAST"
 
-    def is_onlink(self, gateway: IPAddress) -> bool:
-        """Is there a route to ``gateway`` that needs no gateway itself?"""
-        found = self.lookup(gateway)
-        return found.ok and found.gateway is None
-
     # -- ingress checks ----------------------------------------------------------------------------------------------
-    def martian(self, src: IPAddress, dst: IPAddress, iif: str) -> str | None:
-        """Why ``ip_route_input_slow`` discards the packet before any look-up; None if it does not."""
-        link = self.links.get(iif)
-        if link is not None and link.kind is LinkKind.LOOPBACK:
-            return None
-        if src.is_multicast:
-            return f"martian source {src}: a multicast address"
-        if src.version == 4:
-            if int(src) == 0xFFFFFFFF:
-                return f"martian source {src}: the broadcast address"
-            if int(dst) == 0xFFFFFFFF or (src.is_unspecified and dst.is_unspecified):
-                return None
-            if int(src) >> 24 == 0:
-                return f"martian source {src}: 0.0.0.0/8 is no source"
-            if int(dst) >> 24 == 0:
-                return f"martian destination {dst}: 0.0.0.0/8 is no destination"
-            localnet = self.sysctls.device("route_localnet", iif)
-            if not localnet and dst in _LOOPBACK4:
-                return f"martian destination {dst}: 127.0.0.0/8 is not routed (route_localnet=0)"
-            if not localnet and src in _LOOPBACK4:
-                return f"martian source {src}: 127.0.0.0/8 is not routed (route_localnet=0)"
-            if src in self.local and not self.sysctls.device("accept_local", iif):
-                return f"martian source {src}: an address of this node (accept_local=0)"
-        elif src.is_loopback or dst.is_loopback:
-            return f"martian {src} -> {dst}: ::1 never arrives on a device"
-        return None
-
-    def reverse_path(
-        self, src: IPAddress, dst: IPAddress, iif: str, mark: int = 0, oif: str | None = None
-    ) -> str | None:
-        """fib_validate_source (IPv4): why rp_filter discards the packet; None if it passes.
-
-        ``oif``: where it is forwarded to, which counts as the way in for the rules of the reverse look-up."""
-        if src.version == 6 or src.is_unspecified:
-            return None
-        mode = self.sysctls.device("rp_filter", iif)
-        if not mode:
-            return None
-        use = mark if self.sysctls.device("src_valid_mark", iif) else 0
-        found = self.lookup(src, src=dst, iif=oif, mark=use)
-        if not found.ok:
-            return f"rp_filter={mode} on {iif}: no route back to {src}"
-        allowed = (
-            (RouteType.UNICAST, RouteType.LOCAL) if self.sysctls.device("accept_local", iif) else (RouteType.UNICAST,)
-        )
-        if found.type not in allowed:
-            return f"rp_filter={mode} on {iif}: {src} is {found.type} here"
-        if iif in {hop.device for hop in found.alternatives}:
-            return None
-        if mode == 1:
-            return f"rp_filter=1 on {iif}: the route back to {src} leaves by {found.device}"
-        if not any(a.interface.version == 4 for a in self.addresses_of(iif)):
-            return f"rp_filter={mode} on {iif}, which has no address: the route back to {src} leaves by {found.device}"
-        return None
 
 
 def _nearest_first(routes: Iterable[Route], iif: str) -> Iterator[Route]:

@@ -74,12 +74,6 @@ def is_error(packet: Packet) -> bool:
     return body.type < 128
 
 
-def is_echo(packet: Packet) -> bool:
-    return isinstance(packet.body, Icmp) and packet.body.type in (
-        (ECHO, ECHO_REPLY) if packet.family is Family.IPV4 else (V6_ECHO, V6_ECHO_REPLY)
-    )
-
-
 def echo(family: Family, ident: int, sequence: int = 1, payload: bytes = b"", reply: bool = False) -> Icmp:
     kinds = (ECHO, ECHO_REPLY) if family is Family.IPV4 else (V6_ECHO, V6_ECHO_REPLY)
     return Icmp(kinds[reply], 0, (ident & 0xFFFF) << 16 | (sequence & 0xFFFF), payload)

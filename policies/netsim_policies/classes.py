@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netsim.kube.selectors import matches
 from netsim.packet.address import Family, family_of
 from netsim_policies.algebra import AddressSet
 from netsim_policies.evaluate import peer_matches, requirements
@@ -219,9 +220,8 @@ class Classes:
         if scope.namespace is not None:
             parts.append(self._spaces.get(scope.namespace, _NOBODY))
         if scope.namespaces is not None:
-            wanted = tuple(requirements(scope.namespaces))
-            if wanted:
-                parts.append(self._in_namespaces(wanted))
+            if _frozen(scope.namespaces):
+                parts.append(self._in_namespaces(scope.namespaces))
         excluded: list[Ids] = []
         for key, operator, values in requirements(scope.pods):
             named = [self._pairs[key, value] for value in values if (key, value) in self._pairs]
@@ -243,15 +243,12 @@ class Classes:
             found = found[~np.isin(found, ids, assume_unique=True)]
         return found
 
-    def _in_namespaces(self, wanted: tuple[tuple[str, str, tuple[str, ...]], ...]) -> Ids:
-        """The classes in namespaces whose labels meet every requirement."""
+    def _in_namespaces(self, selector: Selector) -> Ids:
+        """The classes in namespaces that ``selector`` selects."""
+        wanted = _frozen(selector)
         found = self._spaces_cache.get(wanted)
         if found is None:
-            chosen = [
-                self._spaces[name]
-                for name, labels in self._space_labels.items()
-                if all(_holds(labels, *requirement) for requirement in wanted)
-            ]
+            chosen = [self._spaces[name] for name, labels in self._space_labels.items() if matches(selector, labels)]
             found = self._spaces_cache[wanted] = np.sort(np.concatenate(chosen)) if chosen else _NOBODY
         return found
 
@@ -277,18 +274,6 @@ class Classes:
 
 def _frozen(selector: Selector | None) -> Any:
     return None if selector is None else tuple(sorted(requirements(selector)))
-
-
-def _holds(labels: Mapping[str, str], key: str, operator: str, values: tuple[str, ...]) -> bool:
-    match operator:
-        case "In":
-            return key in labels and labels[key] in values
-        case "NotIn":
-            return key not in labels or labels[key] not in values
-        case "Exists":
-            return key in labels
-        case _:
-            return key not in labels
 
 
 def _union(parts: list[Ids]) -> Ids:

@@ -18,7 +18,6 @@ from netsim_policies.evaluate import (
     decide,
     exemption,
     in_scope,
-    peer_matches,
     requirements,
     rule_matches_peer,
     rule_ports,
@@ -279,4 +278,4 @@ def to_text(explanation: Explanation, *, everything: bool = False) -> Iterator[s
     yield f"  {'ALLOWED ' + str(decision.allowed) if decision.allowed else 'DENIED'}"
 
 
-__all__ = ["Explanation", "because", "explain", "peer_matches", "ports_json", "to_json", "to_text", "where"]
+__all__ = ["Explanation", "because", "explain", "ports_json", "to_json", "to_text", "where"]

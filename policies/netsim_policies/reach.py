@@ -10,14 +10,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
 from netsim_policies.classes import Vocabulary
-from netsim_policies.evaluate import in_scope, requirements
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Endpoint, EndpointKind, PodPeer, Scope, World
+from netsim_policies.model import Endpoint, EndpointKind, World
 
 ANYWHERE = "outside"
 
@@ -134,35 +132,3 @@ def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
 def _named(addresses: AddressSet) -> str:
     texts = addresses.texts()
     return f"outside {', '.join(texts[:3])}{f' and {len(texts) - 3} more' if len(texts) > 3 else ''}"
-
-
-def hypothetical(scope: Scope) -> Endpoint | None:
-    """A pod that does not exist yet and would be in ``scope``; None when the selectors contradict themselves."""
-    labels = _satisfy(scope.pods)
-    spaces = _satisfy(scope.namespaces or {})
-    if labels is None or spaces is None:
-        return None
-    made = Endpoint(
-        EndpointKind.POD,
-        "(pod to come)",
-        namespace=scope.namespace or "(namespace to come)",
-        labels=labels,
-        namespace_labels=spaces,
-    )
-    return made if in_scope(scope, made) else None
-
-
-def _satisfy(selector: Any) -> dict[str, str] | None:
-    labels: dict[str, str] = {}
-    for key, operator, values in requirements(selector):
-        if operator == "In":
-            if key in labels and labels[key] not in values:
-                return None
-            labels.setdefault(key, values[0])
-        elif operator == "Exists":
-            labels.setdefault(key, "any")
-    return labels
-
-
-def matches_nobody(world: World, peer: PodPeer) -> bool:
-    return not any(in_scope(peer.scope, endpoint) for endpoint in world.endpoints)

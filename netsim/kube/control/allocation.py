@@ -17,7 +17,7 @@ import msgspec
 from netsim.errors import InputError, Problem
 from netsim.kube.cluster import Settings
 from netsim.kube.control.names import fnv1a
-from netsim.kube.objects import Service, ServicePort, ServiceSpec
+from netsim.kube.objects import Service, ServicePort
 from netsim.kube.store import Store
 from netsim.packet.address import Family, family_of, ip, network
 
@@ -329,7 +329,3 @@ def _go_list(texts: Sequence[str]) -> str:
 
 
 _ADDRESS = {"IPv4": IPv4Address, "IPv6": IPv6Address}
-
-
-def is_headless(spec: ServiceSpec) -> bool:
-    return spec.cluster_ip == "None" or spec.cluster_ips[:1] == ["None"]
