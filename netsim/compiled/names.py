@@ -1,0 +1,26 @@
+"""Interned names: devices, chains, namespaces and MAC addresses as small numbers. 0 is the empty name."""
+
+from __future__ import annotations
+
+
+class Names:
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {"": 0}
+        self._names: list[str] = [""]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def number(self, name: str) -> int:
+        found = self._numbers.get(name)
+        if found is None:
+            found = self._numbers[name] = len(self._names)
+            self._names.append(name)
+        return found
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def starting_with(self, prefix: str) -> list[int]:
+        """The numbers of the names known so far that begin with ``prefix``."""
+        return [number for number, name in enumerate(self._names) if name.startswith(prefix)]
