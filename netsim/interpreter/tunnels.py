@@ -187,7 +187,7 @@ def tun_transmit(machine: Machine, flight: Flight, link: Link) -> None:
     if options is None:
         machine.drop(flight, f"{link.name}: no process reads this TUN device")
         return
-    peer = next((peer for subnet, peer in options.peers if inner.dst in subnet), None)  # type: ignore[operator]
+    peer = next((peer for subnet, peer in options.peers if inner.dst in subnet), None)
     if peer is None:
         machine.drop(flight, f"flanneld has no lease for {inner.dst}", egress.UNREACHABLE)
         _no_lease(machine, flight, link)

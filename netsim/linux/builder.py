@@ -7,21 +7,23 @@ from netsim.linux.link import Link
 from netsim.linux.netfilter.table import RulesetBuilder
 from netsim.linux.network import Namespace
 from netsim.linux.route import Address, FdbEntry, Neighbour, Route, RoutingRule
+from netsim.linux.shared import SequenceBuilder
 from netsim.packet.address import Family
 
 
 class NamespaceBuilder:
-    """Lists to append to; ``tables(family)`` is that family's iptables. ``build`` gives the value."""
+    """Lists to append to, some of which take shared runs; ``tables(family)`` is that family's iptables. ``build`` gives the
+    value."""
 
     def __init__(self, name: str, node: str | None = None) -> None:
         self.name = name
         self.node = node
         self.links: list[Link] = []
         self.addresses: list[Address] = []
-        self.routes: list[Route] = []
+        self.routes: SequenceBuilder[Route] = SequenceBuilder()
         self.rules: list[RoutingRule] = []
-        self.neighbours: list[Neighbour] = []
-        self.fdb: list[FdbEntry] = []
+        self.neighbours: SequenceBuilder[Neighbour] = SequenceBuilder()
+        self.fdb: SequenceBuilder[FdbEntry] = SequenceBuilder()
         self.sysctls: dict[str, str] = {}
         self.ipsets: dict[str, IpSet] = {}
         self._tables: dict[Family, RulesetBuilder] = {}
@@ -34,10 +36,10 @@ class NamespaceBuilder:
             name=self.name,
             links=tuple(self.links),
             addresses=tuple(self.addresses),
-            routes=tuple(self.routes),
+            routes=self.routes.build(),
             rules=tuple(self.rules),
-            neighbours=tuple(self.neighbours),
-            fdb=tuple(self.fdb),
+            neighbours=self.neighbours.build(),
+            fdb=self.fdb.build(),
             sysctls=dict(self.sysctls),
             rulesets={family: builder.build() for family, builder in self._tables.items()},
             ipsets=dict(self.ipsets),

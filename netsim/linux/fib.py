@@ -152,7 +152,7 @@ class Fib:
         value = int(dst)
         if family is Family.IPV6 and iif is not None and (dst.is_link_local or dst.is_multicast):
             oif = iif  # rt6_need_strict: such an address means nothing on another device
-        elif iif is not None and value == 0xFFFFFFFF:
+        elif family is Family.IPV4 and iif is not None and value == 0xFFFFFFFF:
             return FibResult(RouteType.BROADCAST, device=iif)
         for rule in self._rules[family]:
             if not _rule_matches(rule, dst, src, iif, oif, mark):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from netsim.linux.provenance import Provenance
-from netsim.packet.address import IPAddress
+from netsim.packet.address import IPAddress, IPNetwork
 
 
 class LinkKind(enum.StrEnum):
@@ -53,7 +54,7 @@ class UdpTunnelOptions:
     local: IPAddress
     port: int
     tun_address: IPAddress
-    peers: tuple[tuple[object, IPAddress], ...] = ()
+    peers: Sequence[tuple[IPNetwork, IPAddress]] = ()
 
 
 @dataclass(frozen=True, slots=True)

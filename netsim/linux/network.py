@@ -8,7 +8,7 @@ Namespace names: ``node/NAME``, ``pod/NS/NAME``, ``router/NAME`` (an underlay ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +26,8 @@ class Namespace:
     """The state of one network namespace.
 
     ``routes`` are those that somebody configured; local, connected and broadcast routes follow from ``addresses``.
+    ``routes``, ``neighbours`` and ``fdb`` are tuples, or stand for tuples of which other namespaces hold the most part too
+    (``netsim.linux.shared``).
     ``rules`` empty means the kernel's three default rules. ``sysctls`` holds only values that differ from the kernel's
     defaults, by their dotted names (``net.ipv4.ip_forward``). ``rulesets`` holds the iptables tables of each family.
     """
@@ -33,10 +35,10 @@ class Namespace:
     name: str
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
+    routes: Sequence[Route] = ()
     rules: tuple[RoutingRule, ...] = ()
-    neighbours: tuple[Neighbour, ...] = ()
-    fdb: tuple[FdbEntry, ...] = ()
+    neighbours: Sequence[Neighbour] = ()
+    fdb: Sequence[FdbEntry] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     rulesets: Mapping[Family, Ruleset] = field(default_factory=dict)
     ipsets: Mapping[str, IpSet] = field(default_factory=dict)

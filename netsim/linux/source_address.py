@@ -29,7 +29,7 @@ def select_source6(device: str, dst: IPAddress, candidates: Iterable[tuple[str, 
     """The best of ``candidates`` (device, address), the first of equals; None if there is none.
 
     A link-local or multicast destination takes an address of the device itself."""
-    near = dst.is_multicast or _scope(dst) == _LINK
+    near = dst.is_multicast or scope_of(dst) == _LINK
     best: tuple[tuple[int, ...], IPAddress] | None = None
     for name, address in candidates:
         held = address.interface.ip
@@ -43,13 +43,13 @@ def select_source6(device: str, dst: IPAddress, candidates: Iterable[tuple[str, 
 
 def _score(held: IPAddress, length: int, dst: IPAddress, outgoing: bool) -> tuple[int, ...]:
     """Larger is better: same address, fitting scope, outgoing device, same label, longest common prefix."""
-    scope = _scope(held)
-    fitting = -scope if scope >= _scope(dst) else scope - 128
+    scope = scope_of(held)
+    fitting = -scope if scope >= scope_of(dst) else scope - 128
     common = min(128 - (int(held) ^ int(dst)).bit_length(), length)
-    return int(held == dst), fitting, int(outgoing), int(_label(held) == _label(dst)), common
+    return int(held == dst), fitting, int(outgoing), int(label(held) == label(dst)), common
 
 
-def _scope(address: IPAddress) -> int:
+def scope_of(address: IPAddress) -> int:
     if address.is_multicast:
         return int(address) >> 112 & 15
     if address.is_link_local or address.is_loopback:
@@ -57,5 +57,5 @@ def _scope(address: IPAddress) -> int:
     return _SITE if int(address) >> 118 == 0xFEC0 >> 6 else _GLOBAL
 
 
-def _label(address: IPAddress) -> int:
+def label(address: IPAddress) -> int:
     return next((label for prefix, label in _LABELS if address in prefix), 1)

@@ -1,0 +1,292 @@
+"""Compile what namespaces route by, addresses, routes and rules, into the tables of ``fib_tables``.
+
+    compiler = FibCompiler(addresses, names)
+    compiler.add(number, namespace)                     # again: the namespace has changed
+    code = fib_lookup(compiler.tables, addresses.words, number, 4, dst, src, iif, 0, mark, 1, out)
+    compiler.route_of(out[OUT_ROUTE])
+
+The routes of a namespace are worked out by ``netsim.linux.kernel_made`` as for ``netsim.linux.fib.Fib``; what a route does
+in the namespace (devices that are down, gateways that are own addresses, gateways whose device is not named) is settled here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from netsim.compiled import fib_tables as t
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.fib_kernels import insert_devices, insert_slots
+from netsim.compiled.fib_namespace import Facts, HopRow, halves, lasting
+from netsim.compiled.fib_runs import PrefixKey, SharedRuns, TableKey, prefix_key
+from netsim.compiled.names import Names
+from netsim.compiled.rows import Rows
+from netsim.linux.fib import default_rules, rule_family
+from netsim.linux.kernel_made import effective_metric, kernel_routes
+from netsim.linux.network import Namespace
+from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Route, RouteType, RoutingRule
+from netsim.linux.shared import runs_of
+from netsim.packet.address import Family, IPNetwork
+
+_HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hashed, as a base that nobody shares
+_FAMILIES = tuple(Family)
+
+Held = list[tuple[int, int, Route]]  # (metric, number or place, route) of one prefix, best first
+PrefixRow = tuple[int, int, int, int, int, int]
+
+
+class FibCompiler:
+    """Grows with each namespace. Rows of a namespace that was added again stay behind unused."""
+
+    def __init__(self, addresses: Addresses, names: Names) -> None:
+        self.addresses = addresses
+        self.names = names
+        self._namespace = Rows(t.NAMESPACE)
+        self._rule, self._table, self._link = Rows(t.RULE), Rows(t.TABLE), Rows(t.LINK)
+        self._prefix, self._base, self._route = Rows(t.PREFIX), Rows(t.BASE), Rows(t.ROUTE)
+        self._hop, self._primary, self._candidate = Rows(t.HOP), Rows(t.PRIMARY), Rows(t.CANDIDATE)
+        self._without, self._length, self._own = Rows(np.uint32), Rows(np.uint32), Rows(np.uint32)
+        self._device, self._devices = np.zeros(256, t.DEVICE), 0
+        self._slot, self._slots = np.zeros(256, t.SLOT), 0
+        self._runs = SharedRuns()
+        self._versions: dict[tuple[int, frozenset[str]], dict[TableKey, int]] = {}
+        self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
+        self._added: dict[int, Namespace] = {}
+        self._starts: list[int] = []  # the first route number of each owner
+        self._owners: list[Namespace | tuple[Route, ...]] = []
+        self._numbers = 0
+        self._tables: t.FibTables | None = None
+
+    @property
+    def tables(self) -> t.FibTables:
+        """Take them afresh after ``add``."""
+        if self._tables is None:
+            self._tables = t.FibTables(
+                self._namespace.array,
+                self._device,
+                self._rule.array,
+                self._table.array,
+                self._link.array,
+                self._without.array,
+                self._prefix.array,
+                self._base.array,
+                self._length.array,
+                self._slot,
+                self._route.array,
+                self._hop.array,
+                self._own.array,
+                self._primary.array,
+                self._candidate.array,
+                self.names.number("lo"),
+            )
+        return self._tables
+
+    def route_of(self, number: int) -> Route:
+        """The route behind a number of OUT_ROUTE; IndexError for a number that was never given out."""
+        if not 0 <= number < self._numbers:
+            raise IndexError(f"{number} is no route's number")
+        at = bisect_right(self._starts, number) - 1
+        owner, place = self._owners[at], number - self._starts[at]
+        if isinstance(owner, tuple):
+            return owner[place]
+        return next(islice(_all_routes(owner), place, None))
+
+    def add(self, number: int, namespace: Namespace) -> None:
+        """``number``: dense from 0. Adding a number again replaces the namespace."""
+        self._tables = None
+        self._forget_devices(number, namespace)
+        self._added[number] = namespace
+        facts = Facts(namespace, self.addresses, self.names)
+        made = list(kernel_routes(namespace))
+        start = self._own_numbers(namespace, len(made) + len(namespace.routes))
+        tables = _Tables()
+        tables.take(start, made)
+        runs = runs_of(namespace.routes)
+        share = self._runs.sharable(runs, facts, map(prefix_key, made))
+        shared: dict[TableKey, list[tuple[int, tuple[int, ...]]]] = {}
+        start += len(made)
+        for run, together in zip(runs, share):
+            if together:
+                for table, base in self._version(run.items, facts).items():
+                    shared.setdefault(table, []).append((base, run.without))
+            else:
+                tables.take(start, run)
+            start += len(run)
+        row: list[int] = [facts.flags()]
+        for family in _FAMILIES:
+            first, count, slots = self._program(namespace, family)
+            heads = [
+                self._write_table(tables.held.get((family, n), {}), shared.get((family, n), []), facts) for n in slots
+            ]
+            row += [first, count, self._table.add(heads)]
+        row += self._addresses(number, facts)
+        self._namespace.reach(number + 1)
+        self._namespace.array[number] = tuple(row)
+
+    # -- routes ------------------------------------------------------------------------------------------------------
+    def _own_numbers(self, owner: Namespace | tuple[Route, ...], count: int) -> int:
+        start = self._numbers
+        self._starts.append(start)
+        self._owners.append(owner)
+        self._numbers += count
+        return start
+
+    def _write_table(
+        self, held: dict[tuple[int, int], Held], shared: list[tuple[int, tuple[int, ...]]], facts: Facts
+    ) -> tuple[int, int, int, int]:
+        """The row of TABLE."""
+        if len(held) > _HASHED_FROM:
+            shared = [*shared, (self._write_base(held, facts), ())]
+            held = {}
+        prefixes = self._prefix_rows(held, facts)
+        links = [(base, self._without.add(list(without)), len(without)) for base, without in shared]
+        return self._prefix.add(prefixes), len(prefixes), self._link.add(links), len(links)
+
+    def _prefix_rows(self, held: dict[tuple[int, int], Held], facts: Facts) -> list[PrefixRow]:
+        """Rows of PREFIX, the longest first; their routes are written."""
+        rows: list[PrefixRow] = []
+        routes: list[tuple[int, ...]] = []
+        start = self._route.used
+        for (length, bits), found in sorted(held.items(), reverse=True):
+            rows.append((*halves(bits, length), length, start + len(routes), len(found), 0))
+            routes += (self._route_row(route, metric, place, facts) for metric, place, route in found)
+        self._route.add(routes)
+        return rows
+
+    def _route_row(self, route: Route, metric: int, number: int, facts: Facts) -> tuple[int, ...]:
+        rare, hops = facts.hops(route)
+        flags = t.RARE if rare else 0
+        device = gateway = hop = 0
+        if len(hops) == 1:
+            device, gateway, more, _ = hops[0]
+            flags |= more
+        elif hops:
+            hop = self._hop.add(hops)
+        near = self.names.number(route.device or "")
+        kind = t.TYPE_CODES[route.type]
+        return kind, flags, len(hops), device, gateway, hop, near, metric, route.mtu or 0, number, number
+
+    # -- what namespaces share ---------------------------------------------------------------------------------------
+    def _version(self, items: tuple[Route, ...], facts: Facts) -> dict[TableKey, int]:
+        """A run's bases, where the devices work that work here."""
+        idle = frozenset(self._runs.of(items).devices - facts.working)
+        key = id(items), idle
+        found = self._versions.get(key)
+        if found is None:
+            start = self._own_numbers(items, len(items))
+            tables = _Tables()
+            tables.take(start, items)
+            found = {table: self._write_base(held, facts, start) for table, held in tables.held.items()}
+            self._versions[key] = found
+        return found
+
+    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> int:
+        """``start``: the number of the run's first route, so that places count from there."""
+        rows = self._prefix_rows(held, facts)
+        first = rows[0][3]
+        self._route.array["place"][first : self._route.used] -= start
+        lengths = sorted({length for length, _ in held}, reverse=True)
+        base = self._base.add([(self._length.add(list(lengths)), len(lengths))])
+        self._slots += len(rows)
+        while len(self._slot) < 2 * self._slots:
+            grown = np.zeros(2 * len(self._slot), t.SLOT)
+            insert_slots(grown, self._slot)
+            self._slot = grown
+        made = [(hi, lo, base, length, route, count) for hi, lo, length, route, count, _ in rows]
+        insert_slots(self._slot, np.array(made, t.SLOT))
+        return base
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+    def _program(self, namespace: Namespace, family: Family) -> tuple[int, int, list[int]]:
+        """(first row of RULE, count, table numbers by slot); slot 0 is table local, slot 1 main."""
+        rules = tuple(rule for rule in namespace.rules if rule_family(rule) in (None, family))
+        key = family, rules
+        found = self._programs.get(key)
+        if found is None:
+            ordered = sorted(rules or default_rules(family), key=lambda rule: rule.priority)
+            slots = [TABLE_LOCAL, TABLE_MAIN]
+            rows = []
+            for rule in ordered:
+                if rule.table not in slots and rule.action == "lookup":
+                    slots.append(rule.table)
+                rows.append(self._rule_row(rule, family, slots))
+            found = self._programs[key] = self._rule.add(rows), len(rows), slots
+        return found
+
+    def _rule_row(self, rule: RoutingRule, family: Family, slots: list[int]) -> tuple[int, ...]:
+        flags = (t.INVERT if rule.invert else 0) | (t.MARKED if rule.mark is not None else 0)
+        action = 0 if rule.action == "lookup" else t.TYPE_CODES[RouteType(rule.action)]
+        slot = 0 if action else slots.index(rule.table)
+        source = rule.source if rule.source is not None and rule.source.prefixlen else None
+        parts = {t.FROM: source, t.TO: rule.destination}
+        for flag, prefix in parts.items():
+            if prefix is not None:
+                flags |= flag if prefix.version == family else t.NEVER
+        iif, oif = self.names.number(rule.iif or ""), self.names.number(rule.oif or "")
+        mark = (rule.mark or 0) & 0xFFFFFFFF, rule.mask & 0xFFFFFFFF
+        lengths = [prefix.prefixlen if prefix is not None else 0 for prefix in parts.values()]
+        bits = [half for prefix in parts.values() for half in _halves_of(prefix)]
+        return flags, action, slot, iif, oif, *mark, *lengths, *bits
+
+    # -- devices and addresses ---------------------------------------------------------------------------------------
+    def _addresses(self, number: int, facts: Facts) -> list[int]:
+        """The last fields of NAMESPACE; DEVICE, OWN, PRIMARY and CANDIDATE are written."""
+        devices = []
+        fallback = -1
+        for device, flags, primary in facts.devices():
+            kept = [a.interface for a in primary if lasting(a)]
+            first = self._primary.add([(int(one.ip), int(one.network.netmask)) for one in kept])
+            devices.append((number << 32 | self.names.number(device), flags, first, len(kept), 0))
+            if fallback < 0:
+                fallback = next((int(a.interface.ip) for a in primary if a.scope != "link" and lasting(a)), -1)
+        self._put_devices(devices)
+        own = [int(address) for address in facts.own4]
+        six = facts.candidates()
+        return [self._own.add(own), len(own), fallback, self._candidate.add(six), len(six)]
+
+    def _put_devices(self, rows: list[tuple[int, int, int, int, int]]) -> None:
+        while len(self._device) < 2 * (self._devices + len(rows)):
+            grown = np.zeros(2 * len(self._device), t.DEVICE)
+            insert_devices(grown, self._device)
+            self._device = grown
+        self._devices += int(insert_devices(self._device, np.array(rows, t.DEVICE)))
+
+    def _forget_devices(self, number: int, namespace: Namespace) -> None:
+        """Devices that a namespace no longer has stay in the hash, without flags."""
+        old = self._added.get(number)
+        if old is None:
+            return
+        kept = {link.name for link in namespace.links}
+        gone = {link.name for link in old.links} | {a.device for a in old.addresses}
+        self._put_devices([(number << 32 | self.names.number(name), 0, 0, 0, 0) for name in sorted(gone - kept)])
+
+
+class _Tables:
+    """Routes by table and prefix, the cheapest first, then those that came first."""
+
+    def __init__(self) -> None:
+        self.held: dict[TableKey, dict[tuple[int, int], Held]] = {}
+
+    def take(self, number: int, routes: Iterable[Route]) -> None:
+        """``number``: of the first of ``routes``."""
+        for place, route in enumerate(routes, number):
+            family, table, length, bits = prefix_key(route)
+            found = self.held.setdefault((family, table), {}).setdefault((length, bits), [])
+            found.append((effective_metric(route), place, route))
+            if len(found) > 1:
+                found.sort(key=lambda item: item[0])
+
+
+def _all_routes(namespace: Namespace) -> Iterator[Route]:
+    yield from kernel_routes(namespace)
+    yield from namespace.routes
+
+
+def _halves_of(prefix: IPNetwork | None) -> Sequence[int]:
+    return (0, 0) if prefix is None else halves(int(prefix.network_address), prefix.max_prefixlen)
+
+
+__all__ = ["FibCompiler", "HopRow", "PrefixKey"]
