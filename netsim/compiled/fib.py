@@ -6,7 +6,7 @@
     compiler.route_of(out[OUT_ROUTE])
 
 The routes of a namespace are worked out by ``netsim.linux.kernel_made`` as for ``netsim.linux.fib.Fib``; what a route does
-in the namespace (devices that are down, gateways that are own addresses, gateways whose device is not named) is settled here.
+in the namespace (devices that are down, gateways that are own addresses or name no device) is settled here.
 """
 
 from __future__ import annotations
