@@ -33,7 +33,11 @@ flags = st.one_of(st.sampled_from(_USUAL), st.integers(0, 255))
 windows = st.one_of(st.sampled_from([0, 1, 29200, 65535]), st.integers(0, 65535))
 scales = st.sampled_from([-1, -1, 0, 7, 14, 15, 100])
 payloads = st.one_of(st.just(0), st.integers(1, 1460), st.just(65000))
-nearby = st.one_of(st.integers(-3, 3), st.sampled_from([-66001, -66000, -65999, 65535, 1 << 20, 1 << 31]), words)
+nearby = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([-66001, -66000, -65999, 65535, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 31) + 1]),
+    words,
+)
 
 
 @st.composite
@@ -151,6 +155,23 @@ def test_one_packet_from_any_state(track: TcpTrack, reply: bool, liberal: bool, 
     store(track, record)
     body, wscale = data.draw(next_packets(track, reply))
     assert _advance(record, body, wscale, reply, liberal) == track.advance(body, reply, liberal)
+    assert load(record) == track
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.builds(TcpTrack, st.sampled_from(["SS", "ES", "SR", "FW"]), st.just(False), st.tuples(sides, sides)),
+    st.booleans(), st.booleans(), st.booleans(), st.data(),
+)  # fmt: skip
+def test_resets(track: TcpTrack, reply: bool, answers: bool, unnumbered: bool, data: st.DataObject) -> None:
+    """In the window, of a number that was acknowledged already, or (as the answer to a SYN) of number 0."""
+    record = tracks(1)[0]
+    store(track, record)
+    sender, receiver = track.sides[reply], track.sides[not reply]
+    seq = 0 if unnumbered else (receiver.maxack or sender.end) + data.draw(st.integers(-2, 2))
+    ack = data.draw(st.sampled_from([receiver.end, 0, receiver.end + 1]))
+    body, wscale = _segment(0x14 if answers else 0x04, seq, ack)
+    assert _advance(record, body, wscale, reply, False) == track.advance(body, reply, False)
     assert load(record) == track
 
 
