@@ -23,6 +23,11 @@ class Addresses:
         self.words: npt.NDArray[np.uint64] = np.zeros((1024, 2), np.uint64)
         self._handles: dict[int, int] = {}
 
+    @property
+    def interned(self) -> int:
+        """How many IPv6 addresses have handles."""
+        return len(self._handles)
+
     def handle(self, address: IPAddress) -> int:
         number = int(address)
         if address.version == 4:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from netsim.packet.model import Tcp, TcpFlag
 
-# Rows: flags of the packet. Columns: state before. ``IG`` ignores the packet, ``IV`` makes it INVALID.
-_STATES = ("NO", "SS", "SR", "ES", "FW", "CW", "LA", "TW", "CL", "S2")
+# ``MACHINE[reply][row][state before]`` is the state after. ``IG`` ignores the packet, ``IV`` makes it INVALID.
+STATES = ("NO", "SS", "SR", "ES", "FW", "CW", "LA", "TW", "CL", "S2")
 _ORIGINAL = {
     "syn": "SS SS IG IG IG IG IG SS SS S2",
     "synack": "IV IV SR IV IV IV IV IV IV SR",
@@ -24,8 +24,8 @@ _REPLY = {
     "rst": "IV CL CL CL CL CL CL CL CL CL",
     "none": "IV IV IV IV IV IV IV IV IV IV",
 }
-_MACHINE = {
-    reply: {row: dict(zip(_STATES, cells.split(), strict=True)) for row, cells in table.items()}
+MACHINE = {
+    reply: {row: dict(zip(STATES, cells.split(), strict=True)) for row, cells in table.items()}
     for reply, table in ((False, _ORIGINAL), (True, _REPLY))
 }
 _NAMES = {
@@ -58,12 +58,13 @@ _VALID = frozenset(
 _MAX_ACK_WINDOW = 66000
 
 
-def valid_flags(body: Tcp) -> bool:
+def valid_flags(flags: TcpFlag) -> bool:
     """False for combinations that only port scanners send; such packets are INVALID."""
-    return body.flags & ~(_F.ECE | _F.CWR | _F.PSH) in _VALID
+    return flags & ~(_F.ECE | _F.CWR | _F.PSH) in _VALID
 
 
-def _row(flags: TcpFlag) -> str:
+def row_of(flags: TcpFlag) -> str:
+    """The row of ``MACHINE`` for a packet with these flags (``get_conntrack_index``)."""
     if flags & _F.RST:
         return "rst"
     if flags & _F.SYN:
@@ -73,7 +74,8 @@ def _row(flags: TcpFlag) -> str:
     return "ack" if flags & _F.ACK else "none"
 
 
-def _window_scale(options: bytes) -> int | None:
+def window_scale(options: bytes) -> int | None:
+    """The window scale among a segment's options, 14 at most; None without one or when the options are damaged."""
     at = 0
     while at < len(options) and options[at] != 0:
         if options[at] == 1:
@@ -94,7 +96,7 @@ def _after(a: int, b: int) -> bool:
 
 
 @dataclass(slots=True)
-class _Side:
+class Side:
     """What one sender has sent and may send (``struct ip_ct_tcp_state``)."""
 
     end: int = 0
@@ -109,7 +111,7 @@ class _Side:
 class TcpTrack:
     code: str = "NO"
     picked_up: bool = False  # its beginning was not seen: windows are unknown and not enforced
-    sides: tuple[_Side, _Side] = field(default_factory=lambda: (_Side(), _Side()))
+    sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
 
     @property
     def state(self) -> str:
@@ -131,16 +133,16 @@ class TcpTrack:
     @classmethod
     def begin(cls, body: Tcp, loose: bool) -> TcpTrack | None:
         """The track of a first packet, still before it; None if it cannot start a connection (``tcp_new``)."""
-        if not valid_flags(body):
+        if not valid_flags(body.flags):
             return None
         track = cls()
-        next_code = _MACHINE[False][_row(body.flags)]["NO"]
+        next_code = MACHINE[False][row_of(body.flags)]["NO"]
         if next_code in ("IV", "IG"):
             return None
         sender, receiver = track.sides
         end = _end(body)
         if next_code == "SS":
-            scale = _window_scale(body.options)
+            scale = window_scale(body.options)
             sender.end, sender.maxwin = end, max(body.window, 1)
             sender.maxend = end
             sender.scale, sender.scales = scale or 0, scale is not None
@@ -157,12 +159,12 @@ class TcpTrack:
 
     def advance(self, body: Tcp, reply: bool, liberal: bool) -> str:
         """``ok``; ``invalid``; or ``again``: the connection is over and this SYN begins another (``tcp_packet``)."""
-        if not valid_flags(body):
+        if not valid_flags(body.flags):
             return "invalid"
-        row = _row(body.flags)
+        row = row_of(body.flags)
         if row == "syn" and self.code in ("TW", "CL"):
             return "again"
-        code = _MACHINE[reply][row][self.code]
+        code = MACHINE[reply][row][self.code]
         if code == "IV":
             return "invalid"
         if code == "IG":
@@ -193,7 +195,7 @@ class TcpTrack:
         anew = bool(body.flags & _F.SYN) and self.code == opening and _after(end, sender.end)
         if sender.maxwin == 0 or anew:
             if body.flags & _F.SYN:
-                scale = _window_scale(body.options)
+                scale = window_scale(body.options)
                 sender.scale, sender.scales = scale or 0, scale is not None
                 sender.end = sender.maxend = end
                 sender.maxwin = max(window, 1)
