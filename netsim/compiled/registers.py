@@ -31,6 +31,8 @@ NOTRACK = 25  # 1: a rule said so in the table walked last
 BY_POLICY = 26  # 1: the walk ended with the built-in chain's policy
 FAULT_A, FAULT_B = 27, 28  # what is missing, when a walk or look-up answers FAULT
 SERIAL = 29  # low 32 bits of the packet's serial number, the key of its draws
+FRAGMENT = 30  # where the fragment begins in its packet, in bytes; 0 for first fragments and whole packets
+PLANNED = 31  # how many entries of the ``planned`` scratch are in use
 SIZE = 32
 
 # What ends a walk. The low byte of its answer; the rest is an argument.

@@ -1,0 +1,352 @@
+"""One rule as numbers: its constraints through each match's ``lower()``, its action through its target's.
+
+What is pure comes first; see ``netsim.compiled.programs``. Lists of constraints, ranges, translations, marks and runs of
+draws are kept once, however many rules have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from netsim.compiled import programs as p
+from netsim.compiled import registers as r
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.names import Names
+from netsim.compiled.staged import StagedRows
+from netsim.linux.netfilter.base import Match, Nat, NatKind, Target, Verdict
+from netsim.linux.netfilter.lowering import Column, Constraint, Effect, Kind, Opaque
+from netsim.linux.netfilter.match.recent import Recent
+from netsim.linux.netfilter.rule import Rule
+from netsim.linux.netfilter.target.connmark import ConnMark
+from netsim.packet.address import Family, IPNetwork
+
+Code = tuple[int, int, int, int, int, int]  # kind, column, negated, 0, a, b: a row of ``constraint_dtype``
+
+ALL = 0xFFFFFFFF
+HALF = 1 << 31  # what the kernel's random numbers are below
+NAT_KINDS = tuple(NatKind)
+COLUMNS: Mapping[Column, int] = {column: number for number, column in enumerate(Column) if column is not Column.PACKET}
+_MAY_LACK = {r.SPORT, r.DPORT, r.TCP_FLAGS, r.ICMP_TYPE, r.ICMP_CODE, r.CT_MARK}
+_PORTS = (r.SPORT, r.DPORT)
+_NAMED = {r.IIF, r.OIF, r.PHYSIN, r.PHYSOUT}
+_NEVER: Code = (p.NEVER, 0, 0, 0, 0, 0)
+_FIRST_IMPURE = p.RANDOM
+
+
+class Lowered(NamedTuple):
+    codes: tuple[Code, ...]
+    pure: int  # how many of them, from the first one on, are pure
+    action: int
+    argument: int
+
+
+class Pools:
+    """What rules refer to, each thing once. ``reasons``: why a rule is left to the interpreter."""
+
+    def __init__(self, addresses: Addresses, names: Names) -> None:
+        self.addresses, self.devices = addresses, names
+        self.names = Names()  # of chains ("NAME") and of sets ("set NAME", which no chain can be called)
+        self.constraints, self.ranges = StagedRows(p.constraint_dtype), StagedRows(p.range_dtype)
+        self.nats, self.marks = StagedRows(p.nat_dtype), StagedRows(p.mark_dtype)
+        self.runs, self.thresholds = StagedRows(p.run_dtype), StagedRows("u8")
+        self.runs.append((0, 0))  # run 0: none
+        self.prefixes: dict[str, int] = {}
+        self.reasons = list(p.REASONS)
+        self.nat_values: list[Nat] = []
+        self.rejects = Names()
+        self.recent_lists = StagedRows(np.uint32)  # 1: left to the interpreter
+        self.recent_names: list[tuple[str, int]] = []
+        self._recent_numbers: dict[tuple[str, int], int] = {}
+        self._recent_rules: list[set[tuple[int, bool]]] = []  # (seconds, reap) of the rules that ask, list by list
+        self._reasons: dict[str, int] = {}
+        self._lists: dict[tuple[Code, ...], int] = {(): 0}
+        self._ranges: dict[tuple[tuple[int, int], ...], int] = {}
+        self._nats: dict[Nat, int] = {}
+        self._marks: dict[tuple[int, int, int], int] = {}
+        self._runs: dict[tuple[int, ...], int] = {}
+
+    def reason(self, text: str) -> int:
+        found = self._reasons.get(text)
+        if found is None:
+            found = self._reasons[text] = len(self.reasons)
+            self.reasons.append(text)
+        return found
+
+    def constraint_list(self, codes: tuple[Code, ...]) -> int:
+        found = self._lists.get(codes)
+        if found is None:
+            found = self._lists[codes] = self.constraints.extend(codes)
+        return found
+
+    def range_list(self, ranges: tuple[tuple[int, int], ...]) -> int:
+        found = self._ranges.get(ranges)
+        if found is None:
+            found = self._ranges[ranges] = self.ranges.extend(ranges)
+        return found
+
+    def prefix(self, text: str) -> int:
+        return self.prefixes.setdefault(text, len(self.prefixes))
+
+    def mark(self, clear: int, xor: int, other: int = ALL) -> int:
+        row = clear & ALL, xor & ALL, other & ALL
+        found = self._marks.get(row)
+        if found is None:
+            found = self._marks[row] = self.marks.append(row)
+        return found
+
+    def nat(self, nat: Nat) -> int:
+        found = self._nats.get(nat)
+        if found is None:
+            flags = (
+                p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
+            )
+            low = high = 0
+            if nat.low is not None:
+                flags |= p.NAT_ADDRESS
+                low = self.addresses.handle(nat.low)
+                high = low if nat.high is None else self.addresses.handle(nat.high)
+            if nat.port_low is not None:
+                flags |= p.NAT_PORTS
+            row = NAT_KINDS.index(nat.kind), flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
+            found = self._nats[nat] = self.nats.append(row)
+            self.nat_values.append(nat)
+        return found
+
+    def recent_list(self, name: str, family: int) -> int:
+        found = self._recent_numbers.get((name, family))
+        if found is None:
+            found = self._recent_numbers[name, family] = self.recent_lists.append(0)
+            self.recent_names.append((name, family))
+            self._recent_rules.append(set())
+        return found
+
+    def note_recent(self, match: Recent, family: int) -> int:
+        """A rule uses this list: are last stamps, never reaped, still all that its rules can see? The list's number."""
+        number = self.recent_list(match.list_name, family)
+        rules = self._recent_rules[number]
+        if match.mode in ("rcheck", "update"):
+            rules.add((match.seconds, match.reap))
+        reaped = any(reap for _, reap in rules)
+        if match.hitcount > 1 or match.mode == "remove" or (reaped and len({seconds for seconds, _ in rules}) > 1):
+            self.recent_lists.array[number] = 1
+        return number
+
+    def run(self, chances: tuple[int, ...]) -> int:
+        """Rules in a row that match with ``chances`` (of 2**31): threshold i is the exact chance, floored to a 2**64th,
+        that the first i + 1 of them do not all fail."""
+        found = self._runs.get(chances)
+        if found is None:
+            rows, fails, scale = [], 1, 1
+            for chance in chances:
+                fails, scale = fails * (HALF - chance), scale * HALF
+                rows.append(min(((scale - fails) << 64) // scale, (1 << 64) - 1))
+            found = self._runs[chances] = self.runs.append((self.thresholds.extend(rows), len(rows)))
+        return found
+
+
+class Lowering:
+    """Lowers the rules of one family. Matches and targets are remembered by identity: backends share the common ones."""
+
+    def __init__(self, pools: Pools, family: Family) -> None:
+        self.pools, self.family = pools, family
+        self._matches: dict[int, tuple[Match, tuple[Code, ...]]] = {}
+        self._targets: dict[int, tuple[Target, tuple[int, int]]] = {}
+
+    def rule(self, rule: Rule) -> Lowered:
+        codes = self._header(rule)
+        for match in rule.matches:
+            codes += self._match(match)
+        end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
+        pure, need = [], 0
+        for code in codes[:end]:
+            if code[1] == r.HAS:
+                need |= code[4]
+            else:
+                pure.append(code)
+        if need:
+            pure.insert(0, (p.MASKED, r.HAS, 0, 0, need, need))
+        if rule.jump is not None:
+            action = p.TO_CHAIN_FOR_GOOD if rule.goto else p.TO_CHAIN
+            argument = self.pools.names.number(rule.jump)
+        elif rule.target is not None:
+            action, argument = self._target(rule.target)
+        else:
+            action, argument = p.GO_ON, 0
+        return Lowered((*pure, *codes[end:]), len(pure), action, argument)
+
+    def _header(self, rule: Rule) -> list[Code]:
+        codes: list[Code] = []
+        if rule.destination is not None:
+            codes += self._prefix(r.DST, rule.destination, rule.destination_not)
+        if rule.source is not None:
+            codes += self._prefix(r.SRC, rule.source, rule.source_not)
+        if rule.protocol is not None:
+            codes.append((p.MASKED, r.PROTO, int(rule.protocol_not), 0, rule.protocol, ALL))
+        if rule.iif is not None:
+            codes += self._device(r.IIF, rule.iif, rule.iif_not)
+        if rule.oif is not None:
+            codes += self._device(r.OIF, rule.oif, rule.oif_not)
+        if rule.fragment is not None:
+            codes.append((p.RANGE, r.FRAGMENT, int(not rule.fragment), 0, 1, ALL))
+        return codes
+
+    def _prefix(self, column: int, network: IPNetwork, negated: bool) -> Iterator[Code]:
+        length = network.prefixlen
+        if network.version != int(self.family):
+            if not negated:
+                yield _NEVER
+        elif not length:
+            if negated:
+                yield _NEVER
+        else:
+            first = self.pools.addresses.handle(network.network_address)
+            if self.family is Family.IPV4:
+                yield p.MASKED, column, int(negated), 0, first, ALL << 32 - length & ALL
+            elif length == 128:
+                yield p.MASKED, column, int(negated), 0, first, ALL
+            else:
+                yield p.PREFIX6, column, int(negated), 0, first, length
+
+    def _device(self, column: int, pattern: str, negated: bool) -> Iterator[Code]:
+        if pattern.endswith("+"):
+            yield p.NAME, column, int(negated), 0, self.pools.prefix(pattern[:-1]), 0
+        else:
+            yield p.MASKED, column, int(negated), 0, self.pools.devices.number(pattern), ALL
+
+    # -- matches ---------------------------------------------------------------------------------------------------------
+    def _match(self, match: Match) -> tuple[Code, ...]:
+        held = self._matches.get(id(match))
+        if held is not None:
+            return held[1]
+        constraints = match.lower()
+        if not constraints:
+            return ()
+        codes = tuple([code for constraint in constraints for code in self._constraint(constraint, match)])
+        self._matches[id(match)] = match, codes
+        return codes
+
+    def _constraint(self, constraint: Constraint | Opaque, match: Match) -> Iterator[Code]:
+        if isinstance(constraint, Opaque):
+            yield self._opaque(constraint.reason)
+            return
+        kind, value, negated = constraint.kind, constraint.value, constraint.negated
+        if kind is Kind.ALWAYS:
+            if negated:
+                yield _NEVER
+        elif kind is Kind.RANDOM:
+            chance = HALF - value if negated else value
+            if chance <= 0:
+                yield _NEVER
+            elif chance < HALF:
+                yield p.RANDOM, 0, 0, 0, chance << 1, 0
+        elif isinstance(match, Recent) and kind is Kind.STATEFUL:
+            yield self._recent(match)
+        elif kind in (Kind.LOOKUP, Kind.STATEFUL):
+            yield self._opaque(f"{match.name} remembers from packet to packet")
+        else:
+            column = COLUMNS[constraint.column]
+            if column in _MAY_LACK:
+                yield p.MASKED, r.HAS, 0, 0, 1 << column, 1 << column
+            yield from self._column(kind, column, value, negated)
+
+    def _recent(self, match: Recent) -> Code:
+        number = self.pools.note_recent(match, self.family)
+        mode = {"rcheck": p.RCHECK, "update": p.UPDATE, "set": p.SET}.get(match.mode)
+        if mode is None or match.mask or match.hitcount > 1:
+            return self._opaque(f"recent --{match.mode} with --hitcount or --mask")
+        column = r.DST if match.by_destination else r.SRC
+        return p.RECENT, column, int(match.negated), mode, number, match.seconds
+
+    def _column(self, kind: Kind, column: int, value: Any, negated: bool) -> Iterator[Code]:
+        """The constraint on a column that the packet has."""
+        no = int(negated)
+        if kind is Kind.RANGES:
+            yield from self._ranges(column, [tuple(found) for found in value], negated)
+        elif kind is Kind.MASKED:
+            wanted, mask = value
+            if wanted & ~mask:
+                yield from () if negated else (_NEVER,)
+            elif mask:
+                yield p.MASKED, column, no, 0, wanted, mask
+            elif negated:
+                yield _NEVER
+        elif kind is Kind.EQUAL:
+            number = self.pools.devices.number(value) if column in _NAMED else value
+            yield p.MASKED, column, no, 0, number, ALL
+        elif kind is Kind.ANY_BIT:
+            yield p.ANY_BIT, column, no, 0, value, 0
+        elif kind is Kind.PREFIX:
+            yield p.NAME, column, no, 0, self.pools.prefix(value), 0
+        elif kind is Kind.ONE_OF and column in (r.SRC_TYPE, r.DST_TYPE):
+            yield p.TYPES, column, no, 0, sum(r.ADDRESS_TYPES[name] for name in value), 0
+        else:
+            yield self._opaque(f"{kind} of {Column(list(Column)[column])} is not compiled")
+
+    def _ranges(self, column: int, ranges: Sequence[Any], negated: bool) -> Iterator[Code]:
+        no = int(negated)
+        ranges = sorted((low, high) for low, high in ranges if low <= high)
+        address6 = column in (r.SRC, r.DST) and self.family is Family.IPV6
+        if not ranges:
+            if not negated:
+                yield _NEVER
+        elif address6:
+            handles = tuple([(self._address6(low), self._address6(high)) for low, high in ranges])
+            yield p.RANGES6, column, no, 0, self.pools.range_list(handles), len(handles)
+        elif column in _PORTS and ranges == [(0, 65535)]:
+            if negated:
+                yield _NEVER
+        elif len(ranges) > 1:
+            yield p.RANGES, column, no, 0, self.pools.range_list(tuple(ranges)), len(ranges)
+        elif ranges[0][0] == ranges[0][1]:
+            yield p.MASKED, column, no, 0, ranges[0][0], ALL
+        else:
+            yield p.RANGE, column, no, 0, *ranges[0]
+
+    def _address6(self, number: int) -> int:
+        from ipaddress import IPv6Address
+
+        return self.pools.addresses.handle(IPv6Address(number))
+
+    def _opaque(self, reason: str) -> Code:
+        return p.OPAQUE, 0, 0, 0, self.pools.reason(reason), 0
+
+    # -- targets ---------------------------------------------------------------------------------------------------------
+    def _target(self, target: Target) -> tuple[int, int]:
+        held = self._targets.get(id(target))
+        if held is None:
+            held = self._targets[id(target)] = target, self._effect(target.lower())
+        return held[1]
+
+    def _effect(self, effect: Effect | Opaque) -> tuple[int, int]:
+        pools = self.pools
+        if isinstance(effect, Opaque):
+            return p.TO_BAIL, pools.reason(effect.reason)
+        value = effect.value
+        match effect.kind:
+            case "none":
+                return p.GO_ON, 0
+            case "verdict":
+                return {Verdict.ACCEPT: p.TO_ACCEPT, Verdict.DROP: p.TO_DROP, Verdict.RETURN: p.TO_RETURN}[value], 0
+            case "mark":
+                return p.TO_MARK, pools.mark(*value)
+            case "ct_mark":
+                return _connection_mark(pools, value)
+            case "nat":
+                nothing: Any = None  # what these targets set up does not depend on the packet
+                return p.TO_NAT, pools.nat(value.apply(nothing, nothing))
+            case "reject":
+                return p.TO_REJECT, pools.rejects.number(value)
+            case "notrack":
+                return p.TO_NOTRACK, 0
+        return p.TO_BAIL, pools.reason(f"the effect {effect.kind} is not compiled")
+
+
+def _connection_mark(pools: Pools, target: ConnMark) -> tuple[int, int]:
+    if target.mode == "set":
+        return p.TO_SET_CT_MARK, pools.mark(target.mask, target.value)
+    if target.mode == "save":
+        return p.TO_SAVE_MARK, pools.mark(target.mask, 0, target.nfmask)
+    return p.TO_RESTORE_MARK, pools.mark(target.nfmask, 0, target.mask)
