@@ -12,7 +12,8 @@ Where the bytes are, per flow:
     hot     64 B         one cache line: keys of both directions, ends, class, times, counters: all that an established
                          packet reads or writes (index line + this line are the two lines a packet costs)
     cold    32 B         what only first packets and changes of state touch
-    tcp     40 B         windows (TCP alone)
+    totals  24 B         packets and bytes of both directions, without those that ``hot`` counts
+    tcp     36 B         windows (TCP alone)
     outer   40 B         one per tunnel's tuple and direction, shared by flows whose outer tuples collide
 
 The hash is symmetric (both directions of a tuple meet in one slot). Times are milliseconds of simulated
@@ -48,9 +49,9 @@ HOT = np.dtype(
         ("class1", "u2"),
         ("last0", "u4"),  # ms of the last packet of this direction
         ("last1", "u4"),
-        ("packets0", "u4"),
+        ("packets0", "u4"),  # that took the fast path since they were last folded into ``totals`` and rule counters
         ("packets1", "u4"),
-        ("bytes0", "u4"),  # moved to ``FlowState.volume`` before they overflow
+        ("bytes0", "u4"),
         ("bytes1", "u4"),
     ]
 )
@@ -84,6 +85,7 @@ OUTER = np.dtype(
         ("spare", "u4"),
     ]
 )
+TOTAL = np.dtype([("packets0", "u4"), ("packets1", "u4"), ("bytes0", "u8"), ("bytes1", "u8")])
 CLASS = np.dtype(
     [
         ("verdict", "u1"),
@@ -95,7 +97,8 @@ CLASS = np.dtype(
         ("tcp", "u1"),  # 1: the windows must be looked at
         ("outer_kept", "u1"),  # 1: the outer entry keeps its own time
         ("masqueraded", "u1"),
-        ("spare", "u1"),
+        ("hits", "u1"),  # rules that match such a packet
+        ("profile", "u4"),  # first row of ``FlowState.profiles``: (which of the flow's namespaces << 28 | rule) each
     ]
 )
 assert HOT.itemsize == 64
@@ -142,17 +145,30 @@ class FlowState(NamedTuple):
     cold: Array
     outer: Array
     tcp: Array
-    volume: npt.NDArray[np.uint64]  # (flows, 2): what ``bytes0`` and ``bytes1`` were relieved of
+    totals: Any
     timeouts: npt.NDArray[np.uint32]  # (settings, 16) ms
     sources: npt.NDArray[np.uint32]  # heads of the chains by source, node = flow << 1 | stage
     sources_next: npt.NDArray[np.uint32]  # (flows, 2)
     elsewhere: npt.NDArray[np.uint64]  # hashes of tuples that the interpreter's tables hold
     classes: Array
+    profiles: npt.NDArray[np.uint32]
     counts: npt.NDArray[np.int64]  # see the places below
 
 
 # Places in ``counts``.
-N_FLOWS, N_FREE, N_OUTERS, N_OUTER_FREE, N_CLASSES, N_ELSEWHERE, N_TOMBS, N_OUTER_TOMBS, HIGH, OUTER_HIGH = range(10)
+(
+    N_FLOWS,
+    N_FREE,
+    N_OUTERS,
+    N_OUTER_FREE,
+    N_CLASSES,
+    N_ELSEWHERE,
+    N_TOMBS,
+    N_OUTER_TOMBS,
+    HIGH,
+    OUTER_HIGH,
+    N_PROFILES,
+) = range(11)
 COUNTS = 16
 
 
@@ -266,7 +282,7 @@ def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6
             continue
         flow = np.int64(slot & _NUMBER)
         hot = s.hot[flow]
-        if hot["proto"] != proto or hot["status"] & 1 != ipv6:
+        if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue
         place = entry_at(s, flow, ns)
         if place < 0 or not alive(s, flow, now):
@@ -303,7 +319,7 @@ def find_any(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int
             continue
         flow = np.int64(slot & _NUMBER)
         hot = s.hot[flow]
-        if hot["proto"] != proto or hot["status"] & 1 != ipv6:
+        if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue
         if hot["s0_src"] == src and hot["s0_dst"] == dst and hot["s0_ports"] == ports:
             return flow << 1
@@ -319,13 +335,19 @@ def source_hash(s: FlowState, proto: Int, src: Int, port: Int) -> Int:
 
 
 @kernel
+def source_key(proto: Int, src: Int, port: Int, ipv6: Int) -> Int:
+    """What ``elsewhere`` keeps of a source: the hash of a tuple that nothing else has."""
+    return tuple_hash(proto, src, 0xFFFFFFFF, port << 16, ipv6)
+
+
+@kernel
 def same_source(s: FlowState, ns: Int, proto: Int, src: Int, port: Int, ipv6: Int, now: Int) -> Int:
     """Does ``ns`` hold another connection from this address and port (``find_appropriate_src``)?"""
     node = np.int64(s.sources[source_hash(s, proto, src, port)])
     while node != 0:
         flow, stage = node >> 1, node & 1
         hot = s.hot[flow]
-        if hot["proto"] == proto and hot["status"] & 1 == ipv6 and alive(s, flow, now):
+        if hot["proto"] == proto and (hot["status"] & 1) == ipv6 and alive(s, flow, now):
             place = entry_at(s, flow, ns)
             if place >= 0:
                 behind = place > s.cold[flow]["nat_at"]
@@ -482,7 +504,7 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
             continue
         number = np.int64(slot & _NUMBER)
         entry = s.outer[number]
-        if entry["proto"] != proto or entry["status"] & 1 != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
+        if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
             continue
         if entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
             return number << 1 if outer_alive(s, number, now) else 0
@@ -506,7 +528,7 @@ def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: In
         number = np.int64(slot & _NUMBER)
         entry = s.outer[number]
         if entry["proto"] == proto and entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
-            if entry["ns0"] == ns0 and entry["ns1"] == ns1 and entry["status"] & 1 == ipv6:
+            if entry["ns0"] == ns0 and entry["ns1"] == ns1 and (entry["status"] & 1) == ipv6:
                 return number
     number = s.counts[N_OUTER_FREE]
     if number != 0:

@@ -1,10 +1,10 @@
 """Netfilter hooks on registers, in the order in which ``netsim.interpreter.hooks`` draws them.
 
-    PREROUTING     raw  track  mangle  nat (destination)
-    INPUT                      mangle  filter  security  nat (source)  confirm
-    FORWARD                    mangle  filter  security
-    OUTPUT         raw  track  mangle  nat (destination)  filter  security
-    POSTROUTING                mangle                     nat (source)  confirm
+PREROUTING     raw  track  mangle  nat (destination)
+INPUT                      mangle  filter  security  nat (source)  confirm
+FORWARD                    mangle  filter  security
+OUTPUT         raw  track  mangle  nat (destination)  filter  security
+POSTROUTING                mangle                     nat (source)  confirm
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
     number = np.int64(e.w.namespace[j[jn.NS]]["tables"][table + (5 if r[rg.FAMILY] == 6 else 0)])
     if number == 0:
         return 0
+    chain = np.int64(e.w.hooks[e.w.namespace[j[jn.NS]]["hooks"][1 if r[rg.FAMILY] == 6 else 0], 5 * table + hook])
     if e.p.tables[number - 1]["types"]:
         for register, address in ((rg.SRC_TYPE, rg.SRC), (rg.DST_TYPE, rg.DST)):
             kind = address_type(e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[address]), x.out)
@@ -46,7 +47,7 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
                 return bail(x, jn.R_RULE)
             r[register] = kind
     before = np.int64(r[rg.HITS])
-    answer = walk(e.p, e.words, number - 1, hook, r, x.rules, e.recent, x.seed[0])
+    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
     _count_hits(x, before)
     code, argument = answer & 0xFF, answer >> 8
     if code == rg.ACCEPT:

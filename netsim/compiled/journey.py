@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled import programs
 from netsim.compiled.registers import SIZE
+from netsim.compiled.tcp_kernel import TCP_TRACK
 
 # How a part of the walk ends.
 GO_ON, ENDED, BAILED, FAULTED = 0, 1, 2, 3
 
 # Where the packet is next (``machine``).
-(AT_LOCAL_OUT, AT_OUTPUT, AT_FINISH, AT_TRANSMIT, AT_ARRIVE, AT_BRIDGE_IN, AT_BRIDGE_SEND, AT_RECEIVE, AT_ROUTED) = range(9)
+(AT_LOCAL_OUT, AT_OUTPUT, AT_FINISH, AT_TRANSMIT, AT_ARRIVE, AT_BRIDGE_IN, AT_BRIDGE_SEND, AT_RECEIVE, AT_ROUTED) = (
+    range(9)
+)
 AT_END, AT_BAIL, AT_FAULT = 100, 101, 102
 
 # Places in ``Scratch.j``.
@@ -57,9 +61,11 @@ AT_END, AT_BAIL, AT_FAULT = 100, 101, 102
     STEPPED,  # 1: the flow's tracker has taken this packet into account
     ORIGIN,
     ONLY_OIF,  # device name a tunnel insists on
-    FIRST_STOP,  # first stop of the part that is under way (unused)
-    MARK_KEPT,
-) = range(37)
+    TTL_IN,
+    LENGTH_IN,
+    OUTER_V6,  # 1: the tunnel's packets are IPv6
+    FLOW,  # flow << 1 | direction that the packet belongs to; 0: none
+) = range(39)
 J_SIZE = 48
 
 DELIVERED, LEFT, DROPPED = 0, 1, 2  # verdicts, in the order of netsim.interpreter.outcome.Disposition
@@ -134,7 +140,7 @@ STOP = np.dtype(
         ("spare", "u2"),
     ]
 )
-STOP_ROOM, HIT_ROOM, DRAW_ROOM, ARRIVAL_ROOM = 16, 512, 64, 24
+STOP_ROOM, HIT_ROOM, ARRIVAL_ROOM = 16, 1024, 24
 
 
 class Scratch(NamedTuple):
@@ -144,26 +150,28 @@ class Scratch(NamedTuple):
     inner: npt.NDArray[np.uint32]  # the registers of the packet inside a tunnel
     j: npt.NDArray[np.int64]
     stops: Any  # connections met on the way, in order
-    hits: npt.NDArray[np.uint32]
-    hit_ns: npt.NDArray[np.uint32]
-    draws: npt.NDArray[np.uint32]
+    rules: Any  # the walk's own scratch (``programs.Scratch``): hits, draws, plans
+    hit_ns: npt.NDArray[np.uint32]  # the namespace of each hit
     arrivals: npt.NDArray[np.uint32]  # (ARRIVAL_ROOM, 6): what has come in where
     out: npt.NDArray[np.int64]  # answers of the FIB
     tcp: Any  # one record: the flow's tracker as this packet leaves it
+    segment: npt.NDArray[np.int64]  # TCP: flags, sequence, acknowledged, window, window scale or -1, bytes of data
     seed: npt.NDArray[np.uint64]
+    why: npt.NDArray[np.int64]  # why ``process`` stopped
 
 
-def scratch(tcp_track: np.dtype[Any]) -> Scratch:
+def scratch() -> Scratch:
     return Scratch(
         np.zeros(SIZE, np.uint32),
         np.zeros(SIZE, np.uint32),
         np.zeros(J_SIZE, np.int64),
         np.zeros(STOP_ROOM, STOP),
+        programs.scratch(hits=HIT_ROOM),
         np.zeros(HIT_ROOM, np.uint32),
-        np.zeros(HIT_ROOM, np.uint32),
-        np.zeros(DRAW_ROOM, np.uint32),
         np.zeros((ARRIVAL_ROOM, 6), np.uint32),
         np.zeros(8, np.int64),
-        np.zeros(1, tcp_track),
-        np.zeros(2, np.uint64),
+        np.zeros(1, TCP_TRACK),
+        np.zeros(6, np.int64),
+        np.zeros(1, np.uint64),
+        np.zeros(1, np.int64),
     )

@@ -8,8 +8,8 @@
                                                              deliver, or unwrap and AT_RECEIVE again ◀────────────────┘
 
 Each place is the function of the same name in ``netsim.interpreter`` (ingress, egress, bridge, tunnels), which says what of
-Linux it models; here are only the ways that end well or in a rule's DROP. Everything else, an ICMP error to send, a packet to
-cut, a name nobody answers to, is given to the interpreter (``bail``).
+Linux it models; here are only the ways that end well or in a rule's DROP. Everything else, an ICMP error to send, a packet
+to cut, a name nobody answers to, is given to the interpreter (``bail``).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
-from netsim.compiled.fib_kernels import fib_lookup, forwarding, martian, validate_source
-from netsim.compiled.fib_tables import BROADCAST, LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
+from netsim.compiled.fib_checks import martian, validate_source
+from netsim.compiled.fib_kernels import fib_lookup, forwarding
+from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
 from netsim.compiled.hashmap import get, key_of
 from netsim.compiled.hook_kernels import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, reroute, run_hook
 from netsim.compiled.jit import Int, kernel
@@ -232,7 +233,7 @@ def enter(x: Any, ns: Int, device: Int, name: Int) -> None:
 
 @kernel
 def arrive(e: Any, x: Any) -> Int:
-    r, j = x.r, x.j
+    j = x.j
     device = j[jn.DEVICE_IN]
     row = e.w.device[device]
     ns = np.int64(row["ns"])
@@ -259,8 +260,8 @@ def arrive(e: Any, x: Any) -> Int:
 def receive(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     if r[rg.FAMILY] == 6:
-        why = martian(e.f, e.words, j[jn.NS], np.int64(6), np.int64(r[rg.SRC]), np.int64(r[rg.DST]), np.int64(r[rg.IIF]))
-        if why:
+        src, dst = np.int64(r[rg.SRC]), np.int64(r[rg.DST])
+        if martian(e.f, e.words, j[jn.NS], np.int64(6), src, dst, np.int64(r[rg.IIF]), x.out):
             return _at(bail(x, jn.R_SOURCE))
     end = run_hook(e, x, PREROUTING)
     return _at(end) if end else jn.AT_ROUTED
@@ -273,7 +274,7 @@ def route_input(e: Any, x: Any) -> Int:
     ns, family = j[jn.NS], np.int64(r[rg.FAMILY])
     src, dst, iif = np.int64(r[rg.SRC]), np.int64(r[rg.DST]), np.int64(r[rg.IIF])
     mark = np.int64(r[rg.MARK])
-    if martian(e.f, e.words, ns, family, src, dst, iif):
+    if martian(e.f, e.words, ns, family, src, dst, iif, x.out):
         return bail(x, jn.R_SOURCE)
     kind = fib_lookup(e.f, e.words, ns, family, dst, src, iif, np.int64(0), mark, np.int64(1), x.out)
     if kind == -rg.FAULT:
@@ -403,7 +404,7 @@ def bridge_in(e: Any, x: Any) -> Int:
 @kernel
 def _redirect(e: Any, x: Any, bridge: Int) -> Int:
     """``br_nf_pre_routing_finish``: where a translated frame goes now."""
-    r, j = x.r, x.j
+    j = x.j
     end = route_input(e, x)
     if end:
         return end
@@ -527,7 +528,7 @@ def vxlan_in(e: Any, x: Any) -> Int:
     return _at(bail(x, jn.R_TUNNEL))
 
 
-HAS_PORTS = 1 << rg.SPORT | 1 << rg.DPORT
+HAS_PORTS = 1 << rg.SPORT | 1 << rg.DPORT  # bits of the HAS register; columns that no packet lacks need none
 
 
 @kernel

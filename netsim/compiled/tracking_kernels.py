@@ -16,17 +16,23 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.fib_kernels import select_source
-from netsim.compiled.flows import alive, find, find_outer, inverted_ports, same_source
+from netsim.compiled.fib_checks import select_source
+from netsim.compiled.flows import alive, elsewhere, find, find_outer, inverted_ports, same_source, source_key
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.lowered import NAT_KINDS
+from netsim.compiled.programs import NAT_ADDRESS, NAT_FULLY_RANDOM, NAT_PORTS, NAT_RANDOM
 from netsim.compiled.tcp_kernel import OK, tcp_advance, tcp_begin
 from netsim.compiled.world import LIBERAL, LOOSE, TRACKS4, TRACKS6
+from netsim.linux.netfilter.base import NatKind
 from netsim.linux.netfilter.lowering import CT_BITS
 
 _NEW, _ESTABLISHED, _UNTRACKED = CT_BITS["NEW"], CT_BITS["ESTABLISHED"], CT_BITS["UNTRACKED"]
 _SNAT_BIT, _DNAT_BIT = CT_BITS["SNAT"], CT_BITS["DNAT"]
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _RST = 4
+NAT_DNAT, NAT_SNAT, NAT_MASQUERADE = (
+    NAT_KINDS.index(kind) for kind in (NatKind.DNAT, NatKind.SNAT, NatKind.MASQUERADE)
+)
 _SEARCH = 64  # ports that a translation tries before the interpreter takes over
 
 
@@ -181,7 +187,7 @@ def track(e: Any, x: Any) -> Int:
 @kernel
 def confirm(e: Any, x: Any) -> Int:
     """``nf_conntrack_confirm``: the connection is real from here on, unless another one has its reply tuple."""
-    r, j = x.r, x.j
+    j = x.j
     place = j[jn.CT]
     if place == 0:
         return 0
@@ -228,25 +234,25 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         return 0
     if stop["outer"]:
         return bail(x, jn.R_TWICE)
-    act = e.p.effect[effect]
-    kind = act["kind"]
+    act = e.p.nats[effect]
+    kind, flags = np.int64(act["kind"]), np.int64(act["flags"])
+    single = act["low"] == act["high"] and flags & NAT_ADDRESS != 0
     proto = np.int64(stop["proto"])
     ported = proto == _TCP or proto == _UDP
     if kind == NAT_DNAT and not source:
-        if not act["has_address"] or act["low"] != act["high"] or act["port_low"] != act["port_high"]:
-            return bail(x, jn.R_NAT)
-        if act["has_port"] and not ported:
+        moves_port = flags & NAT_PORTS != 0
+        if not single or act["port_low"] != act["port_high"] or (moves_port and not ported):
             return bail(x, jn.R_NAT)
         before_dst, before_ports = stop["out_dst"], stop["out_ports"]
         stop["out_dst"] = act["low"]
-        if act["has_port"]:
+        if moves_port:
             stop["out_ports"] = (np.int64(stop["out_ports"]) & 0xFFFF0000) | np.int64(act["port_low"])
         elif _taken(e, x, stop):
             return bail(x, jn.R_NAT)
         if stop["out_dst"] != before_dst or stop["out_ports"] != before_ports:
             stop["status"] |= fl.DNAT
         return 0
-    if not source or (kind != NAT_MASQUERADE and kind != NAT_SNAT) or act["has_port"] or not ported:
+    if not source or (kind != NAT_MASQUERADE and kind != NAT_SNAT) or flags & NAT_PORTS or not ported:
         return bail(x, jn.R_NAT)
     chosen = np.int64(act["low"])
     if kind == NAT_MASQUERADE:
@@ -255,9 +261,9 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         if chosen < 0:
             return bail(x, jn.R_NAT)
         stop["masquerade"] = r[rg.OIF]
-    elif not act["has_address"] or act["low"] != act["high"]:
+    elif not single:
         return bail(x, jn.R_NAT)
-    return _move_source(e, x, stop, chosen, act["random"] != 0)
+    return _move_source(e, x, stop, chosen, flags & (NAT_RANDOM | NAT_FULLY_RANDOM) != 0)
 
 
 @kernel
@@ -270,7 +276,8 @@ def _move_source(e: Any, x: Any, stop: Any, chosen: Int, random: Int) -> Int:
     if not random:
         if src == chosen and not _taken(e, x, stop):
             return 0
-        if same_source(e.s, x.j[jn.NS], proto, src, port, v6, x.j[jn.NOW]) or x.sources_elsewhere[0]:
+        known = elsewhere(e.s, source_key(proto, src, port, v6))
+        if known or same_source(e.s, x.j[jn.NS], proto, src, port, v6, x.j[jn.NOW]):
             return bail(x, jn.R_NAT)
     stop["out_src"] = chosen
     low, high = (1, 511) if port < 512 else (600, 1023) if port < 1024 else (1024, 65535)
@@ -316,6 +323,3 @@ def translate(e: Any, x: Any, source: Int) -> Int:
         changed = changed or r[rg.DPORT] != np.int64(stop["out_ports"]) & 0xFFFF
         r[rg.DPORT] = np.int64(stop["out_ports"]) & 0xFFFF
     return 1 if changed else 0
-
-
-NAT_DNAT, NAT_SNAT, NAT_MASQUERADE = 1, 2, 3

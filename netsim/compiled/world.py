@@ -5,8 +5,8 @@
     facts      (device, next hop) → MAC, (bridge, MAC) → port, (segment, MAC) → device …; what is missing is faulted in
 
 Numbers of namespaces are given out by name before they are added, so that a veth can point at a peer nobody has visited.
-Neighbours and forwarding entries that many namespaces share (``netsim.linux.shared``) are kept once, as a *layer* of facts; a
-namespace's own facts come before it, and what it leaves out of a layer is an own fact that says "nobody".
+Neighbours and forwarding entries that many namespaces share (``netsim.linux.shared``) are kept once, as a *layer* of facts;
+a namespace's own facts come before it, and what it leaves out of a layer is an own fact that says "nobody".
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family
 
 TABLES = ("raw", "mangle", "nat", "filter", "security")
+HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 RAW, MANGLE, NAT_TABLE, FILTER, SECURITY = range(5)
 
 NAMESPACE = np.dtype(
     [
         ("flags", "u4"),
         ("tables", "u4", 10),  # number + 1 of the iptables tables, IPv4's five, then IPv6's
+        ("hooks", "u4", 2),  # rows of ``hooks``: the chain at 5 * table + hook
         ("port_low", "u4"),  # ip_local_port_range
         ("port_high", "u4"),
         ("settings", "u4"),  # row of FlowState.timeouts
@@ -90,6 +92,7 @@ class WorldTables(NamedTuple):
     namespace: Any
     device: Any
     tunnel: Any
+    hooks: npt.NDArray[np.uint32]
     keys: npt.NDArray[np.uint64]
     values: npt.NDArray[np.int32]
 
@@ -102,11 +105,14 @@ class World:
         self.names = names
         self.namespaces: list[Namespace | None] = [None]
         self._numbers: dict[str, int] = {}
+        self._name_of: dict[int, str] = {}
         self._namespace = np.zeros(64, NAMESPACE)
         self._device = np.zeros(64, DEVICE)
         self._tunnel = np.zeros(16, TUNNEL)
         self.devices: list[tuple[str, Link] | None] = [None]
         self._tunnels = 0
+        self._hooks = np.zeros((1, 25), np.uint32)
+        self._hook_rows: dict[tuple[int, ...], int] = {}
         self.facts = HashMap()
         self._layers: dict[tuple[int, str], int] = {}
         self._held: list[Any] = []  # keeps shared runs alive, whose identities are keys
@@ -124,10 +130,6 @@ class World:
                 self._namespace = np.concatenate((self._namespace, np.zeros_like(self._namespace)))
         return found
 
-    @property
-    def _name_of(self) -> dict[int, str]:
-        return self.__dict__.setdefault("_names_by_number", {})
-
     def name(self, number: int) -> str:
         return self._name_of[number]
 
@@ -143,7 +145,7 @@ class World:
 
     @property
     def tables(self) -> WorldTables:
-        return WorldTables(self._namespace, self._device, self._tunnel, self.facts.keys, self.facts.values)
+        return WorldTables(self._namespace, self._device, self._tunnel, self._hooks, self.facts.keys, self.facts.values)
 
     # -- adding -------------------------------------------------------------------------------------------------------
     def add(
@@ -151,11 +153,12 @@ class World:
         namespace: Namespace,
         *,
         tracks: tuple[bool, bool],
-        tables: dict[tuple[Family, str], int],
+        tables: dict[tuple[Family, str], tuple[int, dict[str, int]]],
         timeouts: tuple[tuple[float, ...], bool, bool],
         segment_mtus: dict[str, int],
     ) -> int:
-        """Write a namespace's rows. ``tables``: numbers of its iptables tables. ``timeouts``: (seconds by column, loose,
+        """Write a namespace's rows. ``tables``: of each iptables table its number and those of
+        the chains at its hooks. ``timeouts``: (seconds by column, loose,
         liberal). ``tracks``: whether connection tracking is at work for IPv4 and IPv6."""
         number = self.number(namespace.name)
         self.namespaces[number] = namespace
@@ -168,8 +171,12 @@ class World:
         flags |= OUTSIDE * (namespace.name == "external")
         flags |= LOOSE * timeouts[1] | LIBERAL * timeouts[2]
         row["flags"] = flags
-        for (family, table), its_number in tables.items():
+        chains = {family: [0] * 25 for family in Family}
+        for (family, table), (its_number, hooks) in tables.items():
             row["tables"][(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = its_number + 1
+            for hook, chain in hooks.items():
+                chains[family][5 * TABLES.index(table) + HOOKS.index(hook)] = chain
+        row["hooks"] = [self._hook_row(tuple(chains[family])) for family in (Family.IPV4, Family.IPV6)]
         low, high = sysctls.text("net.ipv4.ip_local_port_range").split()
         row["port_low"], row["port_high"] = int(low), int(high)
         if timeouts not in self.settings:
@@ -180,6 +187,15 @@ class World:
         self._neighbours(namespace.neighbours, mine)
         self._peers(namespace.fdb, mine)
         return number
+
+    def _hook_row(self, chains: tuple[int, ...]) -> int:
+        found = self._hook_rows.get(chains)
+        if found is None:
+            found = self._hook_rows[chains] = len(self._hook_rows)
+            if found == len(self._hooks):
+                self._hooks = np.concatenate((self._hooks, np.zeros_like(self._hooks)))
+            self._hooks[found] = chains
+        return found
 
     def _devices(self, number: int, namespace: Namespace, segment_mtus: dict[str, int]) -> dict[str, int]:
         first = len(self.devices)
@@ -225,6 +241,7 @@ class World:
             if link.vxlan is not None:
                 row["port"], row["vni"] = link.vxlan.port, link.vxlan.vni
                 row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
+                row["local"] = 0 if link.vxlan.local is None else self.addresses.handle(link.vxlan.local)
             elif link.udp_tunnel is not None:
                 row["port"], row["family"] = link.udp_tunnel.port, link.udp_tunnel.local.version
             self._tunnels += 1
