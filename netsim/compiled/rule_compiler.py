@@ -52,7 +52,11 @@ class RuleCompiler:
         self._pools = Pools(addresses, names)
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
         self._tables, self._scopes = StagedRows(p.table_dtype), StagedRows(p.scope_dtype)
-        self._chains, self._rest, self._rules = StagedRows(p.chain_dtype), StagedRows(np.uint32), StagedRows(p.rule_dtype)
+        self._chains, self._rest, self._rules = (
+            StagedRows(p.chain_dtype),
+            StagedRows(np.uint32),
+            StagedRows(p.rule_dtype),
+        )
         self._resolution = _Resolution()
         self._name_bits = _NameBits(names, self._pools.prefixes)
         self._instances: list[_Instance] = []
