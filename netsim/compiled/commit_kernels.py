@@ -25,6 +25,7 @@ from netsim.compiled.flows import (
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.recent_table import commit as commit_recent
 from netsim.compiled.tracking_kernels import bail, fault
+from netsim.compiled.world import LIBERAL
 
 U = np.uint64
 _ACK, _PSH = 16, 8
@@ -33,7 +34,7 @@ _NEVER = 0xFFFFFFFF
 
 @kernel
 def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
-    """Add to the counters of one rule in one namespace; the caller sees to the room."""
+    """Add to a rule's counters; ``ns`` as in ``Scratch.hit_ns``. The caller sees to the room."""
     keys = e.c.keys
     key = U(ns) << U(32) | U(rule)
     mask = U(keys.shape[0] - 1)
@@ -70,7 +71,8 @@ def fold(e: Any, flow: Int, direction: Int) -> None:
     first = np.int64(row["profile"])
     for at in range(first, first + np.int64(row["hits"])):
         item = np.int64(e.s.profiles[at])
-        _count(e, np.int64(e.s.cold[flow]["ns"][item >> 28]), item & 0x0FFFFFFF, packets, volume)
+        where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
+        _count(e, where, item & 0x03FFFFFF, packets, volume)
 
 
 @kernel
@@ -299,7 +301,9 @@ def _classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     if own != j[jn.ORIGIN] or far != j[jn.RECEIVER]:
         return 0
     state = np.int64(hot["state"])
-    tcp = 1 if hot["proto"] == 6 else 0
+    tcp = 0
+    if hot["proto"] == 6:
+        tcp = 2 if e.w.namespace[cold["ns"][0]]["flags"] & LIBERAL else 1
     if tcp and (state != 3 or x.segment[0] & ~_PSH != _ACK):
         return 0
     if state == fl.UDP and hot["status"] & fl.SEEN_REPLY:
@@ -309,10 +313,11 @@ def _classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     if hits > 64 or first + hits > s.profiles.shape[0]:
         return 0
     for place in range(hits):
-        at = entry_at(s, flow, np.int64(x.hit_ns[place]))
-        if at < 0:
+        where, rule = np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place])
+        at = entry_at(s, flow, where & 0xFFFFFF)
+        if at < 0 or rule >> 26:
             return 0
-        s.profiles[first + place] = np.uint32(at << 28 | np.int64(x.rules.hits[place]))
+        s.profiles[first + place] = np.uint32(at << 30 | where >> 24 << 26 | rule)
     taken = j[jn.TTL_IN] - np.int64(r[rg.TTL])
     longest = min(j[jn.LONGEST], 65535)
     timeout = np.int64(s.timeouts[cold["settings"], state])

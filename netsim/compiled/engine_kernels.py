@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
@@ -188,7 +187,7 @@ def fast(e: Any, x: Any, b: Any, o: Any, i: Int) -> Int:
         x.tcp[0] = s.tcp[flow]
         answer = tcp_advance(
             x.tcp[0], direction == 1, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4],
-            x.segment[5], False,
+            x.segment[5], row["tcp"] == 2,
         )  # fmt: skip
         if answer != OK:
             return False

@@ -98,7 +98,10 @@ CLASS = np.dtype(
         ("outer_kept", "u1"),  # 1: the outer entry keeps its own time
         ("masqueraded", "u1"),
         ("hits", "u1"),  # rules that match such a packet
-        ("profile", "u4"),  # first row of ``FlowState.profiles``: (which of the flow's namespaces << 28 | rule) each
+        (
+            "profile",
+            "u4",
+        ),  # first row of ``FlowState.profiles``: (which of the flow's namespaces << 30 | table << 26 | rule) each
     ]
 )
 assert HOT.itemsize == 64
@@ -244,7 +247,7 @@ def elsewhere(s: FlowState, h: Int) -> Int:
     if s.counts[N_ELSEWHERE] == 0:
         return False
     mask = U(s.elsewhere.shape[0] - 1)
-    at = h & mask
+    at = h >> U(1) & mask
     while s.elsewhere[at] != U(0):
         if s.elsewhere[at] == h | U(1):
             return True
@@ -256,7 +259,7 @@ def elsewhere(s: FlowState, h: Int) -> Int:
 def add_elsewhere(s: FlowState, h: Int) -> Int:
     """True if the hash is new. The caller sees to the room."""
     mask = U(s.elsewhere.shape[0] - 1)
-    at = h & mask
+    at = h >> U(1) & mask
     while s.elsewhere[at] != U(0):
         if s.elsewhere[at] == h | U(1):
             return False

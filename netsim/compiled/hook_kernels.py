@@ -26,10 +26,10 @@ PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 
 
 @kernel
-def _count_hits(x: Any, before: Int) -> None:
-    """Remember in which namespace the rules of the last walk matched."""
+def _count_hits(x: Any, before: Int, table: Int) -> None:
+    """Remember in which namespace and table (IPv4's five, then IPv6's) the rules of the last walk matched."""
     for place in range(before, np.int64(x.r[rg.HITS])):
-        x.hit_ns[place] = x.j[jn.NS]
+        x.hit_ns[place] = x.j[jn.NS] | table << 24
 
 
 @kernel
@@ -48,7 +48,7 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
             r[register] = kind
     before = np.int64(r[rg.HITS])
     answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
-    _count_hits(x, before)
+    _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
     code, argument = answer & 0xFF, answer >> 8
     if code == rg.ACCEPT:
         return 0

@@ -151,7 +151,7 @@ class Scratch(NamedTuple):
     j: npt.NDArray[np.int64]
     stops: Any  # connections met on the way, in order
     rules: Any  # the walk's own scratch (``programs.Scratch``): hits, draws, plans
-    hit_ns: npt.NDArray[np.uint32]  # the namespace of each hit
+    hit_ns: npt.NDArray[np.uint32]  # of each hit: namespace | table << 24, IPv6's tables five higher
     arrivals: npt.NDArray[np.uint32]  # (ARRIVAL_ROOM, 6): what has come in where
     out: npt.NDArray[np.int64]  # answers of the FIB
     tcp: Any  # one record: the flow's tracker as this packet leaves it

@@ -66,6 +66,12 @@ NEEDS_PROGRAMS = 0xFFFFFFFE  # the programs are older than a device name of the 
 table_dtype = np.dtype([("first_scope", "u4"), ("scopes", "u4"), ("sets", "u4"), ("types", "u4")])
 scope_dtype = np.dtype([("number", "u4"), ("complete", "u4")])
 resolution_dtype = np.dtype([("scope", "u4"), ("name", "u4"), ("found", "u4"), ("used", "u4")])
+group_dtype = np.dtype(
+    [("low", "u4"), ("high", "u4"), ("slots", "u4"), ("size", "u4"), ("parts", "u4"), ("part_count", "u2"), ("kind", "u1"),
+     ("pad", "u1")]
+)  # fmt: skip
+part_dtype = np.dtype([("column", "u1"), ("mode", "u1"), ("pad", "u1"), ("pad2", "u1"), ("mask", "u4")])
+slot_dtype = np.dtype([("key", "u4"), ("first", "u4"), ("count", "u4")])
 chain_dtype = np.dtype(
     [("rules", "u4"), ("count", "u4"), ("rest", "u4"), ("rest_count", "u4"), ("groups", "u4"), ("group_count", "u2"),
      ("policy", "u1"), ("pad", "u1")]
@@ -100,6 +106,10 @@ nat_dtype = np.dtype(
 mark_dtype = np.dtype([("clear", "u4"), ("xor", "u4"), ("other", "u4")])
 
 
+# group.kind, part.mode
+BY_HASH, BY_INTERVAL = range(2)
+BY_MASK, BY_PREFIX6 = range(2)
+
 # constraint.mode of RECENT
 RCHECK, UPDATE, SET = range(3)
 
@@ -119,7 +129,11 @@ class Programs(NamedTuple):
     scopes: Any
     resolution: Any  # open addressing by (scope, name), a power of two in size
     chains: Any
-    rest: Any  # uint32: for each chain with groups, the places of the rules that are in none
+    rest: Any  # uint32: for each long chain, the places of the rules that are in no group, ascending
+    groups: Any  # by the first place they know of
+    parts: Any  # what a group compares: registers under masks, or prefixes of IPv6 addresses
+    slots: Any  # of hashes: open addressing by key; of intervals: ascending, key is where one begins
+    places: Any  # uint32: of a slot with several candidates, ascending; a single one is in the slot itself
     rules: Any
     constraints: Any
     ranges: Any

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
+from netsim.compiled.chain_index import FROM, ChainIndexer, Index
 from netsim.compiled.hashing import START, U, fold
 from netsim.compiled.jit import kernel
 from netsim.compiled.lowered import Lowering, Pools
@@ -52,11 +53,8 @@ class RuleCompiler:
         self._pools = Pools(addresses, names)
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
         self._tables, self._scopes = StagedRows(p.table_dtype), StagedRows(p.scope_dtype)
-        self._chains, self._rest, self._rules = (
-            StagedRows(p.chain_dtype),
-            StagedRows(np.uint32),
-            StagedRows(p.rule_dtype),
-        )
+        self._chains, self._rules = StagedRows(p.chain_dtype), StagedRows(p.rule_dtype)
+        self._indexer = ChainIndexer(addresses, self._pools.ranges)
         self._resolution = _Resolution()
         self._name_bits = _NameBits(names, self._pools.prefixes)
         self._instances: list[_Instance] = []
@@ -131,13 +129,17 @@ class RuleCompiler:
     @property
     def programs(self) -> Programs:
         """All that is compiled by now."""
-        pools = self._pools
+        pools, indexer = self._pools, self._indexer
         return Programs(
             self._tables.array,
             self._scopes.array,
             self._resolution.array,
             self._chains.array,
-            self._rest.array,
+            indexer.rest.array,
+            indexer.groups.array,
+            indexer.parts.array,
+            indexer.slots.array,
+            indexer.places.array,
             self._rules.array,
             pools.constraints.array,
             pools.ranges.array,
@@ -230,7 +232,11 @@ class RuleCompiler:
         if found is not None:
             return found
         first = self._rules.extend(rows)
-        number = self._same[key] = self._chains.append((first, len(rows), 0, 0, 0, 0, policy, 0))
+        index = Index(0, 0, 0, 0)
+        if len(rows) >= FROM:
+            keys = [self._indexer.key(codes[:pure]) for codes, pure, _, _ in lowered]
+            index = self._indexer.index(self._indexer.keyed(keys))
+        number = self._same[key] = self._chains.append((first, len(rows), *index, policy, 0))
         self._firsts.append(first)
         self._sources.append(chain)
         return number

@@ -119,19 +119,113 @@ def _pure(P: Any, words: Any, R: Any, rule: Any) -> Any:
 
 
 @kernel
+def _from(array: Any, first: Any, count: Any, at: Any) -> Any:
+    """The index of the first of ``count`` ascending places from ``first`` on that is not before ``at``."""
+    low, high = first, first + count
+    while low < high:
+        middle = (low + high) >> 1
+        if np.int64(array[middle]) < at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def _slot(P: Any, words: Any, R: Any, group: Any) -> Any:
+    """The index of the group's slot for this packet; -1 if it has no candidates."""
+    first, size = np.int64(group["slots"]), np.int64(group["size"])
+    parts = np.int64(group["parts"])
+    if group["kind"] == p.BY_INTERVAL:
+        have = R[P.parts[parts]["column"]]
+        low, high = first, first + size
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if P.slots[middle]["key"] <= have:
+                low = middle
+            else:
+                high = middle
+        return low if P.slots[low]["count"] != 0 else np.int64(-1)
+    key = START
+    for at in range(parts, parts + np.int64(group["part_count"])):
+        part = P.parts[at]
+        have = R[part["column"]]
+        if part["mode"] == p.BY_MASK:
+            key = fold(key, U(have & part["mask"]))
+        else:
+            length = U(part["mask"])  # 1 to 127
+            high_word, low_word = words[have, 0], _ZERO
+            if length <= _64:
+                high_word = (high_word >> (_64 - length)) << (_64 - length)
+            else:
+                low_word = (words[have, 1] >> (_128 - length)) << (_128 - length)
+            key = fold(fold(key, high_word >> _32), high_word & _LOW)
+            key = fold(fold(key, low_word >> _32), low_word & _LOW)
+    mask = U(size - 1)
+    place = key & mask
+    while True:
+        slot = P.slots[U(first) + place]
+        if slot["count"] == 0:
+            return np.int64(-1)
+        if U(slot["key"]) == key:
+            return first + np.int64(place)
+        place = (place + _ONE) & mask
+
+
+@kernel
 def _next(P: Any, words: Any, R: Any, chain: Any, at: Any) -> Any:
     """The place in ``chain`` of the first rule from ``at`` on whose pure constraints hold; its length if there is none, or
     less than 0: -_TYPES_MISSING or -_STALE."""
     row = P.chains[chain]
-    first, count = np.int64(row["rules"]), np.int64(row["count"])
-    while at < count:
-        found = _pure(P, words, R, first + at)
+    first, best = np.int64(row["rules"]), np.int64(row["count"])
+    if row["group_count"] == 0:
+        while at < best:
+            found = _pure(P, words, R, first + at)
+            if found == _YES:
+                return at
+            if found != _NO:
+                return np.int64(-found)
+            at += 1
+        return best
+    groups = np.int64(row["groups"])
+    for number in range(groups, groups + np.int64(row["group_count"])):
+        group = P.groups[number]
+        if np.int64(group["low"]) >= best:
+            break
+        if np.int64(group["high"]) < at:
+            continue
+        slot = _slot(P, words, R, group)
+        if slot < 0:
+            continue
+        candidate, count = np.int64(P.slots[slot]["first"]), np.int64(P.slots[slot]["count"])
+        several = count > 1
+        if several:
+            end = candidate + count
+            candidate = _from(P.places, candidate, count, at)
+            count = end - candidate
+        for index in range(candidate, candidate + count):
+            place = np.int64(P.places[index]) if several else candidate
+            if place >= best:
+                break
+            if place < at:
+                continue
+            found = _pure(P, words, R, first + place)
+            if found == _YES:
+                best = place
+                break
+            if found != _NO:
+                return np.int64(-found)
+    rest, end = np.int64(row["rest"]), np.int64(row["rest"]) + np.int64(row["rest_count"])
+    for index in range(_from(P.rest, rest, end - rest, at), end):
+        place = np.int64(P.rest[index])
+        if place >= best:
+            break
+        found = _pure(P, words, R, first + place)
         if found == _YES:
-            return at
+            return place
         if found != _NO:
             return np.int64(-found)
-        at += 1
-    return count
+    return best
 
 
 @kernel

@@ -110,6 +110,7 @@ class World:
         self._device = np.zeros(64, DEVICE)
         self._tunnel = np.zeros(16, TUNNEL)
         self.devices: list[tuple[str, Link] | None] = [None]
+        self._device_numbers: dict[tuple[str, str], int] = {}
         self._tunnels = 0
         self._hooks = np.zeros((1, 25), np.uint32)
         self._hook_rows: dict[tuple[int, ...], int] = {}
@@ -136,12 +137,9 @@ class World:
     def has(self, number: int) -> bool:
         return bool(self._namespace[number]["flags"] & PRESENT)
 
-    def device_number(self, namespace: str, device: str) -> int | None:
-        number = self._numbers.get(namespace)
-        for place, held in enumerate(self.devices):
-            if held is not None and number is not None and held[0] == namespace and held[1].name == device:
-                return place
-        return None
+    def device_number(self, namespace: str, device: str) -> int:
+        """0 if the namespace has not been added, or has no such device."""
+        return self._device_numbers.get((namespace, device), 0)
 
     @property
     def tables(self) -> WorldTables:
@@ -226,6 +224,7 @@ class World:
                     flags |= HAS_LOCAL
             row["flags"] = flags
             self.facts.set(DEV, number, name, place)
+            self._device_numbers[namespace.name, link.name] = place
         return mine
 
     def _tunnels_of(self, number: int, namespace: Namespace, mine: dict[str, int]) -> None:
