@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled import programs as p
-from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.chain_index import FROM, ChainIndexer, Index
+from netsim.compiled.chain_index import FROM, ChainIndexer
 from netsim.compiled.hashing import START, U, fold
 from netsim.compiled.jit import kernel
-from netsim.compiled.lowered import Lowering, Pools
+from netsim.compiled.lowered import Code, Lowered, Lowering, Pools, encoded
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
-from netsim.compiled.staged import StagedRows
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Hook, Nat, Verdict
 from netsim.linux.netfilter.rule import Chain, Rule
@@ -43,7 +41,7 @@ class _Instance:
     table: Table
     family: Family
     ipsets: Mapping[str, IpSet]
-    scopes: tuple[int, ...]
+    scopes: tuple[tuple[int, int], ...]  # kind and number
 
 
 class RuleCompiler:
@@ -51,19 +49,19 @@ class RuleCompiler:
 
     def __init__(self, addresses: Addresses, names: Names) -> None:
         self._pools = Pools(addresses, names)
+        self._code = self._pools.code
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
-        self._tables, self._scopes = StagedRows(p.table_dtype), StagedRows(p.scope_dtype)
-        self._chains, self._rules = StagedRows(p.chain_dtype), StagedRows(p.rule_dtype)
-        self._indexer = ChainIndexer(addresses, self._pools.ranges)
-        self._resolution = _Resolution()
+        self._indexer = ChainIndexer(addresses, self._code)
+        self._resolution, self._pages = _Resolution(), _Pages()
         self._name_bits = _NameBits(names, self._pools.prefixes)
-        self._instances: list[_Instance] = []
+        self._instances: dict[int, _Instance] = {}
         self._held: dict[Hashable, _Instance] = {}  # by (scope, family, name of the table)
-        self._alike: dict[Hashable, int] = {}  # numbers of tables by what they consist of
+        self._alike: dict[Hashable, int] = {}  # tables by what they consist of
         self._scope_numbers: dict[Hashable, int] = {}
         self._kept: list[Any] = []  # what is remembered by identity must not go
         self._compiled: dict[tuple[int, Family], int] = {}  # chains by identity
         self._same: dict[Hashable, int] = {}  # short chains by what they compile to
+        self._rules = 0  # how many there are
         self._firsts: list[int] = []  # the first rule of each chain
         self._sources: list[Chain] = []
 
@@ -75,16 +73,13 @@ class RuleCompiler:
         held = self._held.get(key)
         if held is not None and held.table is table and held.ipsets is ipsets:
             return held.number
-        mappings = table.chains.maps if isinstance(table.chains, ChainMap) else [table.chains]
-        scopes = tuple([self._scope(mapping, family) for mapping in mappings])
+        scopes = tuple([self._scope(mapping, family) for mapping in _mappings(table)])
         sets = self._number(("sets", id(ipsets)) if ipsets else "no sets", ipsets)
         number = self._alike.get((scopes, sets, table.name))
         if number is None:
-            complete = [(one, int(self._complete(mapping))) for one, mapping in zip(scopes, mappings)]
-            first = self._scopes.extend(complete)
-            number = self._tables.append((first, len(scopes), sets, 0))
+            number = self._code.add([sets, 0, len(scopes), *[word for scope in scopes for word in scope]])
             self._alike[scopes, sets, table.name] = number
-            self._instances.append(_Instance(number, table, family, ipsets, scopes))
+            self._instances[number] = _Instance(number, table, family, ipsets, scopes)
         self._held[key] = _Instance(number, table, family, ipsets, scopes)
         return number
 
@@ -95,60 +90,48 @@ class RuleCompiler:
 
     def fault(self, a: int, b: int) -> None:
         """Supply what a walk missed (R[FAULT_A], R[FAULT_B]); run the packet again with fresh ``programs``."""
-        instance = self._instances[a]
-        if b == p.NEEDS_PROGRAMS:
-            return
         if b == p.NEEDS_TYPES:
-            self._tables.array[a]["types"] = 1
-            return
-        name = self._pools.names.name(b)
-        self._resolve(instance, name, b)
+            self._code.array[a + 1] = 1
+        elif b != p.NEEDS_PROGRAMS:
+            self._resolve(self._instances[a], self._pools.names.name(b), b)
 
     def compile_all(self, number: int) -> None:
         """Compile every chain of a table now, instead of when a packet comes to it."""
         instance = self._instances[number]
-        names = self._pools.names
         for name in instance.table.chains:
-            self._resolve(instance, name, names.number(name))
+            self._resolve(instance, name, self._pools.names.number(name))
 
     def _resolve(self, instance: _Instance, name: str, number: int) -> None:
-        chains = instance.table.chains
-        mappings = chains.maps if isinstance(chains, ChainMap) else [chains]
-        for scope, mapping in zip(instance.scopes, mappings):
+        for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
             chain = mapping.get(name)
             if chain is not None:
-                self._resolution.add(scope, number, self._chain(chain, instance.family))
+                if kind == p.PAGED:
+                    self._pages.set(scope, number, self._chain(chain, instance.family))
                 return
-            self._resolution.add(scope, number, p.ELSEWHERE)
-        self._resolution.add(instance.scopes[-1], number, p.MISSING)
+            if kind == p.PAGED:
+                self._pages.set(scope, number, p.ELSEWHERE)
+        # Nobody has it. A table whose scopes are all complete gets one that says so.
+        kind, scope = instance.scopes[-1]
+        if kind == p.PAGED:
+            self._pages.set(scope, number, p.MISSING)
+        else:
+            self._resolution.add(scope, number, p.MISSING)
 
     def uses_types(self, number: int) -> bool:
         """Must SRC_TYPE and DST_TYPE be filled in before this table is walked? Becomes true at the first FAULT for them."""
-        return bool(self._tables.array[number]["types"])
+        return bool(self._code.array[number + 1])
 
     @property
     def programs(self) -> Programs:
         """All that is compiled by now."""
-        pools, indexer = self._pools, self._indexer
+        directory, pages = self._pages.arrays
         return Programs(
-            self._tables.array,
-            self._scopes.array,
+            self._code.array,
             self._resolution.array,
-            self._chains.array,
-            indexer.rest.array,
-            indexer.groups.array,
-            indexer.parts.array,
-            indexer.slots.array,
-            indexer.places.array,
-            self._rules.array,
-            pools.constraints.array,
-            pools.ranges.array,
+            directory,
+            pages,
             self._name_bits.array,
-            pools.runs.array,
-            pools.thresholds.array,
-            pools.nats.array,
-            pools.marks.array,
-            pools.recent_lists.array,
+            self._pools.nats.array,
         )
 
     # -- what numbers mean -----------------------------------------------------------------------------------------------
@@ -183,63 +166,88 @@ class RuleCompiler:
             self._kept.append(keep)
         return found
 
-    @staticmethod
-    def _complete(mapping: Mapping[str, Chain]) -> bool:
-        """Is a name that has not been resolved in this mapping known not to be in it?"""
-        return type(mapping) is dict and len(mapping) <= _SMALL
-
-    def _scope(self, mapping: Mapping[str, Chain], family: Family) -> int:
-        if not self._complete(mapping):
+    def _scope(self, mapping: Mapping[str, Chain], family: Family) -> tuple[int, int]:
+        """Kind and number of the scope for a mapping of chains."""
+        if type(mapping) is not dict or len(mapping) > _SMALL:
             declared = getattr(mapping, "scope", None)
             key = ("of", id(mapping)) if declared is None else ("declared", declared)
-            return self._number((family, *key), mapping)
+            return p.PAGED, self._pages.scope((family, *key), mapping)
         names = self._pools.names
-        held = tuple(sorted((names.number(name), self._chain(chain, family)) for name, chain in mapping.items()))
+        held = tuple(
+            sorted((names.number(name), self._chain(chain, family, share=True)) for name, chain in mapping.items())
+        )
         known = len(self._scope_numbers)
         scope = self._number((family, held), None)
         if scope == known:
             for name, chain in held:
                 self._resolution.add(scope, name, chain)
-        return scope
+        return p.COMPLETE, scope
 
-    def _chain(self, chain: Chain, family: Family) -> int:
+    def _chain(self, chain: Chain, family: Family, share: bool = False) -> int:
+        """The address of a chain. ``share``: another that compiles to the same words may stand for it."""
         found = self._compiled.get((id(chain), family))
         if found is None:
-            found = self._compiled[id(chain), family] = self._compile(chain, family)
+            found = self._compiled[id(chain), family] = self._compile(chain, family, share)
             self._kept.append(chain)
         return found
 
-    def _compile(self, chain: Chain, family: Family) -> int:
-        pools, lower = self._pools, self._lowerings[family].rule
-        lowered = [lower(rule) for rule in chain.rules]
-        rows = [
-            (pools.constraint_list(codes), pure, len(codes), action, 0, argument, 0)
-            for codes, pure, action, argument in lowered
-        ]
-        at = 0
-        while at < len(rows):
-            end = at
-            chances = []
-            while end < len(rows) and len(lowered[end].codes) == 1 and lowered[end].codes[0][0] == p.RANDOM:
-                chances.append(lowered[end].codes[0][4] >> 1)
-                end += 1
-            if len(chances) > 1:
-                rows[at] = (*rows[at][:6], pools.run(tuple(chances)))
-            at = max(end, at + 1)
-        policy = r.DROP if chain.policy is Verdict.DROP else r.ACCEPT
-        key = chain.name, policy, tuple(rows)
-        found = self._same.get(key)
-        if found is not None:
-            return found
-        first = self._rules.extend(rows)
-        index = Index(0, 0, 0, 0)
-        if len(rows) >= FROM:
-            keys = [self._indexer.key(codes[:pure]) for codes, pure, _, _ in lowered]
+    def _compile(self, chain: Chain, family: Family, share: bool) -> int:
+        lowered = list(map(self._lowerings[family].rule, chain.rules))
+        policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
+        key = chain.name, policy, tuple(lowered)
+        if share:
+            found = self._same.get(key)
+            if found is not None:
+                return found
+        index = 0
+        if len(lowered) >= FROM:
+            keys = [self._indexer.key(one.codes[: one.pure]) for one in lowered]
             index = self._indexer.index(self._indexer.keyed(keys))
-        number = self._same[key] = self._chains.append((first, len(rows), *index, policy, 0))
-        self._firsts.append(first)
+        number = self._write(lowered, policy, index)
+        self._firsts.append(self._rules)
         self._sources.append(chain)
+        self._rules += len(lowered)
+        if share:
+            self._same[key] = number
         return number
+
+    def _write(self, lowered: Sequence[Lowered], policy: int, index: int) -> int:
+        """A chain's block: header, constraints that no other chain has had so far, rules."""
+        pools, code = self._pools, self._code
+        runs = self._runs(lowered)
+        fresh: dict[tuple[Code, ...], int] = {}  # where they will be in the block
+        constraints: list[int] = []
+        for one in lowered:
+            if one.codes and one.codes not in fresh and not pools.list_of(one.codes):
+                fresh[one.codes] = p.HEADER + len(constraints)
+                constraints += encoded(one.codes)
+        size = p.HEADER + len(constraints) + p.HEADER * len(lowered)
+        at = code.align(size, p.LINE)
+        for codes, offset in fresh.items():
+            pools.keep_list(codes, at + offset)
+        block = [len(lowered) | policy, self._rules, at + p.HEADER + len(constraints), index, *constraints]
+        for place, (codes, pure, action, argument) in enumerate(lowered):
+            block += pools.list_of(codes), pure | len(codes) << 8 | action << 16, argument, runs.get(place, 0)
+        return code.add(block)
+
+    def _runs(self, lowered: Sequence[Lowered]) -> dict[int, int]:
+        """The runs of draws by their first place: rules in a row that hold nothing but one."""
+        found = {}
+        place = 0
+        while place < len(lowered):
+            chances = []
+            for one in lowered[place:]:
+                if len(one.codes) != 1 or one.codes[0][0] != p.RANDOM:
+                    break
+                chances.append(one.codes[0][4] >> 1)
+            if len(chances) > 1:
+                found[place] = self._pools.run(tuple(chances))
+            place += max(len(chances), 1)
+        return found
+
+
+def _mappings(table: Table) -> Sequence[Mapping[str, Chain]]:
+    return table.chains.maps if isinstance(table.chains, ChainMap) else (table.chains,)
 
 
 class _Resolution:
@@ -280,6 +288,42 @@ def _put(resolution: Any, rows: Any) -> None:
         ):
             place = (place + U(1)) & mask
         resolution[place] = row
+
+
+class _Pages:
+    """What names mean in scopes that are asked name by name, a page of names at a time."""
+
+    def __init__(self) -> None:
+        self._directory: npt.NDArray[np.uint32] = np.zeros((4, 16), np.uint32)
+        self._pages: npt.NDArray[np.uint32] = np.zeros((16, p.PAGE), np.uint32)  # page 0 stays empty
+        self._used = 1
+        self._numbers: dict[Hashable, int] = {}
+        self._kept: list[Any] = []
+
+    def scope(self, key: Hashable, keep: Any) -> int:
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self._numbers)
+            self._kept.append(keep)
+            if found == len(self._directory):
+                self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)))
+        return found
+
+    def set(self, scope: int, name: int, found: int) -> None:
+        page, at = divmod(name, p.PAGE)
+        while page >= self._directory.shape[1]:
+            self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)), axis=1)
+        number = self._directory[scope, page]
+        if not number:
+            if self._used == len(self._pages):
+                self._pages = np.concatenate((self._pages, np.zeros_like(self._pages)))
+            number = self._directory[scope, page] = self._used
+            self._used += 1
+        self._pages[number, at] = found
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        return self._directory, self._pages
 
 
 class _NameBits:
