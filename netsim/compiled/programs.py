@@ -9,19 +9,21 @@ it touches: each one that is not in the core's own cache takes as long as a hund
 array of 32-bit words, ``code``, where what is read together lies together, at word addresses (0: nothing):
 
     chain   rules: count | policy << 31 · number of the first rule · address of the rules · address of the index
-    rule    address of the constraints · pure | all << 8 | action << 16 · argument · address of the run of draws it begins
+    rule    address of the draws it begins · pure | all << 8 | action << 16 · argument · address of the constraints
     constraint   kind | column << 8 | negated << 16 | mode << 24 · a [· b]
     index   groups · rest, how many · address of the rest's places, then 8 words a group:
             first place · last place · slots · how many slots · kind · parts, how many · address of the parts · 0
     part    column | mode << 8 · mask, or length of an IPv6 prefix
     slot    key · 0 (free), place << 1 | 1, or address << 1 of a list: count, then places, ascending
-    run     count · chances in 2**64ths, high word and low word
+    draws   address of their chances · the chains they lead to, if they all jump; else 0
+    chances count · in 2**64ths, high word and low word
     table   scope of its sets · 1 if it asks for types of addresses · scopes, how many · kind and number of each scope
 
-A chain and the constraints that only its rules have are one block, constraints first, that begins on a cache line: a chain
-KUBE-SEP is one line, a KUBE-SVC of ten endpoints four, of which a packet reads two or three. Equal lists of constraints are
-kept once, and so stay in the cache. Names are numbers, given out in the order in which chains name them: what 10,000
-Services' chains resolve to is 40 KB. 10,000 Services of 10 endpoints, 320,000 rules, take some 20 MB in all.
+A chain is one block: its header, what draws lead to, the constraints that no chain had before, its rules. It begins on a
+cache line, and of a KUBE-SVC chain of any length packets read the first two, of a KUBE-SEP chain one. A rule of a long
+chain has a line of its own, its constraints behind it. Equal lists of constraints are kept once, and so stay in the cache.
+Names are numbers, given out in the order in which chains name them, so what the chains of 10,000 Services resolve to is 40
+KB. 10,000 Services of 10 endpoints, 320,000 rules, take some 20 MB in all.
 
 A rule's constraints are in two parts. The *pure* ones ask registers alone and come first; asking them in any order, or too
 often, changes nothing, so they may be hashed and looked up. From the first constraint on that draws, remembers, looks into
@@ -83,7 +85,8 @@ NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in for this tab
 NEEDS_PROGRAMS = 0xFFFFFFFE  # the programs are older than a device name of the packet
 
 LINE = 16  # words in a cache line
-HEADER = 4  # words of a chain's header, of a rule
+HEADER, RULE = 4, 4  # words of a chain's header, and of a rule in a short chain; in a long one it has a line
+RUN, META, ARGUMENT, LIST = range(4)  # words of a rule
 GROUP = 8
 POLICY_DROP = 1 << 31
 
@@ -110,8 +113,8 @@ NAT_ADDRESS, NAT_PORTS, NAT_RANDOM, NAT_FULLY_RANDOM, NAT_PERSISTENT = 1, 2, 4, 
 class Programs(NamedTuple):
     """All tables of all namespaces. Read only; a compiler hands out a fresh one whenever something has grown.
 
-    ``name_bits[p, n >> 5] >> (n & 31) & 1``: does the device name n begin with the prefix p. ``directory[scope, name // 64]``
-    is the page of ``pages``, 0 if there is none, that says what the names mean there.
+    ``name_bits[p, n >> 5] >> (n & 31) & 1``: does the device name n begin with the prefix p. ``directory[scope,
+    name // PAGE]`` is the page of ``pages``, 0 if there is none, that says what the names mean there.
     """
 
     code: Any  # uint32

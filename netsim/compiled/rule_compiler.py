@@ -203,7 +203,7 @@ class RuleCompiler:
         if len(lowered) >= FROM:
             keys = [self._indexer.key(one.codes[: one.pure]) for one in lowered]
             index = self._indexer.index(self._indexer.keyed(keys))
-        number = self._write(lowered, policy, index)
+        number = (self._write_long if index else self._write)(lowered, policy, index)
         self._firsts.append(self._rules)
         self._sources.append(chain)
         self._rules += len(lowered)
@@ -212,37 +212,62 @@ class RuleCompiler:
         return number
 
     def _write(self, lowered: Sequence[Lowered], policy: int, index: int) -> int:
-        """A chain's block: header, constraints that no other chain has had so far, rules."""
+        """The block of a short chain: header, draws, constraints that no chain had before, rules."""
         pools, code = self._pools, self._code
         runs = self._runs(lowered)
-        fresh: dict[tuple[Code, ...], int] = {}  # where they will be in the block
-        constraints: list[int] = []
+        size = p.HEADER + sum(map(len, runs.values()))
+        fresh: dict[tuple[Code, ...], list[int]] = {}
         for one in lowered:
             if one.codes and one.codes not in fresh and not pools.list_of(one.codes):
-                fresh[one.codes] = p.HEADER + len(constraints)
-                constraints += encoded(one.codes)
-        size = p.HEADER + len(constraints) + p.HEADER * len(lowered)
-        at = code.align(size, p.LINE)
-        for codes, offset in fresh.items():
-            pools.keep_list(codes, at + offset)
-        block = [len(lowered) | policy, self._rules, at + p.HEADER + len(constraints), index, *constraints]
+                fresh[one.codes] = words = encoded(one.codes)
+                size += len(words)
+        at = code.align(size + p.RULE * len(lowered), p.LINE)
+        block = [len(lowered) | policy, self._rules, at + size, index]
+        draws = {}
+        for place, words in runs.items():
+            draws[place] = at + len(block)
+            block += words
+        for codes, words in fresh.items():
+            pools.keep_list(codes, at + len(block))
+            block += words
         for place, (codes, pure, action, argument) in enumerate(lowered):
-            block += pools.list_of(codes), pure | len(codes) << 8 | action << 16, argument, runs.get(place, 0)
+            block += draws.get(place, 0), pure | len(codes) << 8 | action << 16, argument, pools.list_of(codes)
         return code.add(block)
 
-    def _runs(self, lowered: Sequence[Lowered]) -> dict[int, int]:
-        """The runs of draws by their first place: rules in a row that hold nothing but one."""
+    def _write_long(self, lowered: Sequence[Lowered], policy: int, index: int) -> int:
+        """The block of a long chain: header, then a line for each rule, with its constraints if they fit."""
+        pools, code = self._pools, self._code
+        draws = {place: code.add(words) for place, words in self._runs(lowered).items()}
+        outside = {one.codes for one in lowered if len(one.codes) > 4 and not pools.list_of(one.codes)}
+        for codes in outside:
+            pools.keep_list(codes, code.add(encoded(codes)))
+        at = code.align(p.LINE, p.LINE)
+        block = [len(lowered) | policy, self._rules, at + p.LINE, index] + [0] * (p.LINE - p.HEADER)
+        for place, (codes, pure, action, argument) in enumerate(lowered):
+            held = pools.list_of(codes)
+            words = []
+            if codes and not held:
+                held = at + len(block) + p.RULE
+                pools.keep_list(codes, held)
+                words = encoded(codes)
+            block += draws.get(place, 0), pure | len(codes) << 8 | action << 16, argument, held, *words
+            block += [0] * (p.LINE - p.RULE - len(words))
+        return code.add(block)
+
+    def _runs(self, lowered: Sequence[Lowered]) -> dict[int, list[int]]:
+        """The runs of draws, rules in a row that hold nothing but one, by their first place: as words."""
         found = {}
         place = 0
         while place < len(lowered):
-            chances = []
-            for one in lowered[place:]:
-                if len(one.codes) != 1 or one.codes[0][0] != p.RANDOM:
-                    break
-                chances.append(one.codes[0][4] >> 1)
-            if len(chances) > 1:
-                found[place] = self._pools.run(tuple(chances))
-            place += max(len(chances), 1)
+            end = place
+            while end < len(lowered) and len(lowered[end].codes) == 1 and lowered[end].codes[0][0] == p.RANDOM:
+                end += 1
+            if end - place > 1:
+                run = lowered[place:end]
+                words = [self._pools.run(tuple([one.codes[0][4] >> 1 for one in run]))]
+                words += [one.argument for one in run] if all(one.action == p.TO_CHAIN for one in run) else [0]
+                found[place] = words
+            place = max(end, place + 1)
         return found
 
 

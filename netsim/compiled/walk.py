@@ -44,8 +44,8 @@ def resolve(resolution: Any, scope: Any, name: Any) -> Any:
 @kernel
 def _named(code: Any, resolution: Any, directory: Any, pages: Any, table: Any, name: Any) -> Any:
     """The address of the chain called ``name`` in a table: the first of its scopes that knows it decides. 0, or MISSING."""
-    scopes = _I(code[table + 2])
-    for at in range(table + 3, table + 3 + 2 * scopes, 2):
+    last = table + 1 + 2 * _I(code[table + 2])
+    for at in range(table + 3, last + 1, 2):
         if code[at] == p.COMPLETE:
             found = resolve(resolution, code[at + 1], name)
             if found == 0:
@@ -55,7 +55,7 @@ def _named(code: Any, resolution: Any, directory: Any, pages: Any, table: Any, n
             if page >= directory.shape[1]:
                 return _I(0)
             found = _I(pages[directory[code[at + 1], page], _I(name) % p.PAGE])
-        if found != p.ELSEWHERE:
+        if found != p.ELSEWHERE and (found != p.MISSING or at == last):
             return found
     return _I(0)
 
@@ -107,32 +107,42 @@ def _rare(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
 
 
 @inlined
+def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
+    """The pure constraint at ``at``: _YES, _NO, or why the packet must be run again."""
+    meta, a = code[at], code[at + 1]
+    kind, have = meta & _BYTE, R[(meta >> _8) & _BYTE]
+    if kind == p.EQUAL:
+        found = have == a
+    elif kind == p.HAVING:
+        found = (have & a) == a
+    elif kind == p.MASKED:
+        found = (have & code[at + 2]) == a
+    elif kind == p.RANGE:
+        found = a <= have and have <= code[at + 2]
+    elif kind == p.ANY_BIT:
+        found = (have & a) != 0
+    elif kind == p.NEVER:
+        found = False
+    else:
+        return _rare(code, name_bits, words, R, at)
+    return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
+
+
+@inlined
+def _after(code: Any, at: Any) -> Any:
+    """The address of the constraint that follows the one at ``at``."""
+    return at + 2 + ((_WIDE >> _I(code[at] & _BYTE)) & 1)
+
+
+@inlined
 def _pure(code: Any, name_bits: Any, words: Any, R: Any, rule: Any) -> Any:
     """Do the pure constraints of the rule at ``rule`` hold? _YES, _NO, or why the packet must be run again."""
-    at = _I(code[rule])
-    for _ in range(_I(code[rule + 1] & _BYTE)):
-        meta, a = code[at], code[at + 1]
-        kind, have = meta & _BYTE, R[(meta >> _8) & _BYTE]
-        if kind == p.EQUAL:
-            found = have == a
-        elif kind == p.HAVING:
-            found = (have & a) == a
-        elif kind == p.MASKED:
-            found = (have & code[at + 2]) == a
-        elif kind == p.RANGE:
-            found = a <= have and have <= code[at + 2]
-        elif kind == p.ANY_BIT:
-            found = (have & a) != 0
-        elif kind == p.NEVER:
-            found = False
-        else:
-            answer = _rare(code, name_bits, words, R, at)
-            if answer != _YES:
-                return answer
-            found = (meta >> _16) & _FLAG == 0
-        if found == (((meta >> _16) & _FLAG) != 0):
-            return _NO
-        at += 2 + ((_WIDE >> _I(kind)) & 1)
+    at = _I(code[rule + p.LIST])
+    for _ in range(_I(code[rule + p.META] & _BYTE)):
+        found = _holds(code, name_bits, words, R, at)
+        if found != _YES:
+            return found
+        at = _after(code, at)
     return _YES
 
 
@@ -213,7 +223,7 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
             if place >= best:
                 break
             if place >= at:
-                found = _pure(code, name_bits, words, R, rules + p.HEADER * place)
+                found = _pure(code, name_bits, words, R, rules + p.LINE * place)
                 if found == _YES:
                     best = place
                     break
@@ -224,7 +234,7 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
         place = _I(code[here])
         if place >= best:
             break
-        found = _pure(code, name_bits, words, R, rules + p.HEADER * place)
+        found = _pure(code, name_bits, words, R, rules + p.LINE * place)
         if found == _YES:
             return place
         if found != _NO:
@@ -271,9 +281,9 @@ def _recent(planned: Any, recent: Any, R: Any, mode: Any, column: Any, number: A
 def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: Any, now: Any) -> Any:
     """The constraints of a rule that are asked in order: _YES, _NO, why to run again, or -1 less the reason to give up."""
     code = P.code
-    at = _I(code[rule])
-    pure = _I(code[rule + 1] & _BYTE)
-    for number in range(_I((code[rule + 1] >> _8) & _BYTE)):
+    at = _I(code[rule + p.LIST])
+    pure = _I(code[rule + p.META] & _BYTE)
+    for number in range(_I((code[rule + p.META] >> _8) & _BYTE)):
         meta, a = code[at], code[at + 1]
         kind = _I(meta & _BYTE)
         negated = ((meta >> _16) & _FLAG) != 0
@@ -297,33 +307,11 @@ def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: An
         elif kind == p.OPAQUE:
             return -1 - _I(a)
         else:
-            found = _one(code, P.name_bits, words, R, at)
+            found = _holds(code, P.name_bits, words, R, at)
         if found != _YES:
             return found
-        at += 2 + ((_WIDE >> kind) & 1)
+        at = _after(code, at)
     return _YES
-
-
-@kernel
-def _one(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
-    """Any pure constraint, alone."""
-    meta, a = code[at], code[at + 1]
-    kind, have = meta & _BYTE, R[(meta >> _8) & _BYTE]
-    if kind == p.EQUAL:
-        found = have == a
-    elif kind == p.HAVING:
-        found = (have & a) == a
-    elif kind == p.MASKED:
-        found = (have & code[at + 2]) == a
-    elif kind == p.RANGE:
-        found = a <= have and have <= code[at + 2]
-    elif kind == p.ANY_BIT:
-        found = (have & a) != 0
-    elif kind == p.NEVER:
-        found = False
-    else:
-        return _rare(code, name_bits, words, R, at)
-    return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
 @kernel
@@ -370,7 +358,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
             place = _search(code, P.name_bits, words, R, index, rules, count, at)
         else:
             while place < count:
-                found = _pure(code, P.name_bits, words, R, rules + p.HEADER * place)
+                found = _pure(code, P.name_bits, words, R, rules + p.RULE * place)
                 if found == _YES:
                     break
                 if found != _NO:
@@ -383,23 +371,26 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
             return _I(r.FAULT)
         action, argument = _I(p.TO_RETURN), _I(0)
         if place < count:
-            rule = rules + p.HEADER * place
-            run = _I(code[rule + 3])
-            meta = code[rule + 1]
+            rule = rules + (p.RULE if index == 0 else p.LINE) * place
+            run, meta = _I(code[rule + p.RUN]), code[rule + p.META]
+            action = _I(-1)
             if run != 0:
                 if R[r.DRAWS] >= len(S.draws):
                     return _I(r.BAIL | p.BAIL_SCRATCH << 8)
-                failed = _run(code, run, draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS])))
-                missed = failed == _I(code[run])
-                S.draws[R[r.DRAWS]] = 2 * failed if missed else 2 * failed + 1
+                length = _I(code[_I(code[run])])
+                failed = _run(code, _I(code[run]), draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS])))
+                S.draws[R[r.DRAWS]] = 2 * failed if failed == length else 2 * failed + 1
                 R[r.DRAWS] += _U32(1)
                 place += failed
-                if missed:
+                if failed == length:
                     R[r.EVALUATED] += _U32(place - at)
                     at = place
                     continue
-                rule = rules + p.HEADER * place
-                meta = code[rule + 1]
+                if code[run + 1] != 0:
+                    action, argument = _I(p.TO_CHAIN), _I(code[run + 1 + failed])
+                else:
+                    rule += (p.RULE if index == 0 else p.LINE) * failed
+                    meta = code[rule + p.META]
             elif (meta >> _8) & _BYTE != meta & _BYTE:
                 found = _impure(P, S, recent, words, R, rule, seed, now)
                 if found < 0:
@@ -418,7 +409,8 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
             R[r.HITS] += _U32(1)
             R[r.EVALUATED] += _U32(place + 1 - at)
             at = place + 1
-            action, argument = _I(meta >> _16), _I(code[rule + 2])
+            if action < 0:
+                action, argument = _I(meta >> _16), _I(code[rule + p.ARGUMENT])
         else:
             R[r.EVALUATED] += _U32(count - at)
         if action == p.TO_CHAIN or action == p.TO_CHAIN_FOR_GOOD:

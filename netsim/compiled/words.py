@@ -23,8 +23,11 @@ class Words:
         return self._written + len(self._staged)
 
     def align(self, words: int, line: int) -> int:
-        """Skip to where a block of ``words`` crosses no more lines than it must: the address it will have."""
+        """Skip to where a block of ``words`` crosses no more lines than it must, and begins with a pair of them (which
+        processors fetch together) if it needs more than one: the address it will have."""
         at = self.end
+        if words > line:
+            line *= 2
         over = at % line
         if over and over + words > line:
             self._staged.extend([0] * (line - over))
