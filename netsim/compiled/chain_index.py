@@ -67,7 +67,7 @@ class ChainIndexer:
     def key(self, codes: Sequence[Code]) -> Key:
         """``codes``: a rule's pure constraints. No range of ranges is looked up here: see ``_spans``."""
         parts: dict[int, tuple[int, int, int]] = {}
-        span = None
+        span: tuple[int, tuple[tuple[int, int], ...]] | None = None
         for kind, column, negated, _, a, b in codes:
             if negated or column == r.HAS or column in parts:
                 continue
@@ -195,8 +195,8 @@ class ChainIndexer:
         single = counts == 1
         values = places[firsts].astype(np.uint32) << 1 | 1
         for at in np.flatnonzero(~single).tolist():
-            first, count = int(firsts[at]), int(counts[at])
-            values[at] = self._code.add([count, *places[first : first + count].tolist()]) << 1
+            held = places[firsts[at] : firsts[at] + counts[at]].tolist()
+            values[at] = self._code.add([len(held), *held]) << 1
         _fill(slots, keys.astype(np.uint32), values)
         return (
             int(places.min()),

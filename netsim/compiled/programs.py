@@ -78,7 +78,8 @@ ELSEWHERE = 0xFFFFFFFE  # not in this scope, ask the next one
 
 # Kinds of scopes: known in full (in ``resolution``), or asked name by name (in ``pages``).
 COMPLETE, PAGED = range(2)
-PAGE = 64  # names a page
+PAGE_BITS = 6
+PAGE = 1 << PAGE_BITS  # names a page
 
 # FAULT_B when no name is missing: the packet is simply run again with fresh registers or fresh programs.
 NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in for this table from now on

@@ -51,10 +51,10 @@ def _named(code: Any, resolution: Any, directory: Any, pages: Any, table: Any, n
             if found == 0:
                 continue
         else:
-            page = _I(name) // p.PAGE
+            page = _I(name) >> p.PAGE_BITS
             if page >= directory.shape[1]:
                 return _I(0)
-            found = _I(pages[directory[code[at + 1], page], _I(name) % p.PAGE])
+            found = _I(pages[directory[code[at + 1], page], _I(name) & (p.PAGE - 1)])
         if found != p.ELSEWHERE and (found != p.MISSING or at == last):
             return found
     return _I(0)
@@ -212,12 +212,11 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
         if value == 0:
             continue
         several = (value & _FLAG) == 0
-        here, end = _I(value >> _FLAG), _I(1)
+        here = _I(value >> _FLAG)
+        end = here + 1
         if several:
-            end = here + 1 + _I(code[here])
+            end += _I(code[here])
             here = _from(code, here + 1, end - here - 1, at)
-        else:
-            end = here + 1
         while here < end:
             place = _I(code[here]) if several else here
             if place >= best:
@@ -287,7 +286,7 @@ def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: An
         meta, a = code[at], code[at + 1]
         kind = _I(meta & _BYTE)
         negated = ((meta >> _16) & _FLAG) != 0
-        found = _YES
+        found: Any = _YES
         if number < pure:
             pass
         elif kind == p.RANDOM:
