@@ -31,7 +31,7 @@ from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Route, RouteType, Routin
 from netsim.linux.shared import runs_of
 from netsim.packet.address import Family, IPNetwork
 
-_HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hashed, as a base that nobody shares
+HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hashed, as a base that nobody shares
 _FAMILIES = tuple(Family)
 
 Held = list[tuple[int, int, Route]]  # (metric, number or place, route) of one prefix, best first
@@ -138,7 +138,7 @@ class FibCompiler:
         self, held: dict[tuple[int, int], Held], shared: list[tuple[int, tuple[int, ...]]], facts: Facts
     ) -> tuple[int, int, int, int]:
         """The row of TABLE."""
-        if len(held) > _HASHED_FROM:
+        if len(held) > HASHED_FROM:
             shared = [*shared, (self._write_base(held, facts), ())]
             held = {}
         prefixes = self._prefix_rows(held, facts)

@@ -316,13 +316,13 @@ def known(F: Any, namespace: Any) -> Any:
 
 
 @kernel
-def _mapped(family: Any, hi: Any, lo: Any) -> Any:
+def mapped(family: Any, hi: Any, lo: Any) -> Any:
     """``::ffff:0:0/96``: what such an address is depends on whom one asks."""
     return family == 6 and hi == _0 and lo >> _32 == U(0xFFFF)
 
 
 @kernel
-def _multicast(family: Any, hi: Any) -> Any:
+def multicast(family: Any, hi: Any) -> Any:
     return hi >> U(60) == U(14) if family == 4 else hi >> U(56) == U(0xFF)
 
 
@@ -364,9 +364,9 @@ def fib_lookup(
         first, count, tables = np.int64(here["rules6"]), np.int64(here["count6"]), np.int64(here["tables6"])
         policy = HASH_POLICY6
         if iif != 0:
-            if _mapped(family, hi, lo):
+            if mapped(family, hi, lo):
                 return np.int64(-BAIL)
-            if hi >> U(54) == U(0x3FA) or _multicast(family, hi):  # rt6_need_strict
+            if hi >> U(54) == U(0x3FA) or multicast(family, hi):  # rt6_need_strict
                 only = np.int64(iif)
     if sender == 0:
         sender = np.int64(F.lo)
@@ -411,9 +411,9 @@ def address_type(F: Any, words: Any, namespace: Any, family: Any, handle: Any, o
         out[0], out[1] = FAULT_NAMESPACE, namespace
         return np.int64(-FAULT)
     hi, lo = wide(words, family, handle)
-    if _mapped(family, hi, lo):
+    if mapped(family, hi, lo):
         return np.int64(-BAIL)
-    if _multicast(family, hi):
+    if multicast(family, hi):
         return np.int64(1 << MULTICAST)
     if family == 4 and (handle == 0 or handle == 0xFFFFFFFF):
         return np.int64(1 << BROADCAST)

@@ -1,7 +1,7 @@
 """A hash map from 64-bit keys to 32-bit numbers, for facts: open addressing, linear probing, never more than half full.
 
-Keys are made of a kind (8 bits), a number (24 bits) and a value (32 bits): no two facts share one. Key 0 marks a free slot, so
-kind 0 is not used. Growing makes new arrays: take ``keys`` and ``values`` afresh for each call of a kernel.
+Keys are made of a kind (8 bits), a number (24 bits) and a value (32 bits): no two facts share one. Key 0 marks a free slot,
+so kind 0 is not used. Growing makes new arrays: take ``keys`` and ``values`` afresh for each call of a kernel.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import Int, kernel
 
 U = np.uint64
 MISSING = -1
@@ -17,12 +17,12 @@ _MIX = U(0x9E3779B97F4A7C15)
 
 
 @kernel
-def key_of(kind: int, number: int, value: int) -> U:
+def key_of(kind: Int, number: Int, value: Int) -> Int:
     return U(kind) << U(56) | U(number) << U(32) | U(value)
 
 
 @kernel
-def get(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: U) -> int:
+def get(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: Int) -> Int:
     """The value kept under ``key``; ``MISSING`` if there is none."""
     mask = U(keys.shape[0] - 1)
     at = (key * _MIX >> U(20)) & mask
@@ -36,7 +36,7 @@ def get(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: U) -> 
 
 
 @kernel
-def put(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: U, value: int) -> bool:
+def put(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: Int, value: Int) -> Int:
     """Keep ``value``; True if the key is new. The caller sees to the room."""
     mask = U(keys.shape[0] - 1)
     at = (key * _MIX >> U(20)) & mask

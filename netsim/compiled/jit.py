@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+Int = Any  # an integer or truth value inside a kernel, of whatever width numba infers
 
 
 def _cache() -> None:

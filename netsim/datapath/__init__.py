@@ -1,1 +1,1 @@
-"""Batches of packets through a network: the compiled tables, with the interpreter behind them for whatever they cannot say."""
+"""Batches of packets through a network: compiled tables, with the interpreter behind them for what they cannot say."""

@@ -26,8 +26,8 @@ from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
 LIMIT = 10_000
 
 
-class _Replay:
-    """Answers by the given choices, then True; ``taken`` records every real choice."""
+class Replay:
+    """Answers by the given choices, then by ``draw``, or True; ``taken`` records every real choice."""
 
     def __init__(self, choices: tuple[bool, ...] = (), draw: random.Random | None = None) -> None:
         self._choices = choices
@@ -67,8 +67,8 @@ def explore(
     world = World(network)
     start = state if state is not None else State()
     if follow != "all":
-        oracle = _Replay(draw=random.Random(int(follow)))
-        return [_run(world, origin, packet, start.copy(), oracle, only)]
+        oracle = Replay(draw=random.Random(int(follow)))
+        return [run_once(world, origin, packet, start.copy(), oracle, only)]
     found: dict[object, tuple[Outcome, State]] = {}
     waiting: list[tuple[bool, ...]] = [()]
     runs = 0
@@ -77,8 +77,8 @@ def explore(
         runs += 1
         if runs > limit:
             raise UsageError(f"the packet has more than {limit} possible ways: follow one of them with a seed")
-        oracle = _Replay(prefix)
-        outcome, after = _run(world, origin, packet, start.copy(), oracle, only)
+        oracle = Replay(prefix)
+        outcome, after = run_once(world, origin, packet, start.copy(), oracle, only)
         for place in range(len(oracle.taken) - 1, len(prefix) - 1, -1):
             waiting.append((*oracle.taken[:place], False))
         key = _looks(outcome)
@@ -104,9 +104,10 @@ def _looks(outcome: Outcome) -> object:
     )
 
 
-def _run(
-    world: World, origin: Origin, packet: Packet, state: State, oracle: _Replay, only: str | None
+def run_once(
+    world: World, origin: Origin, packet: Packet, state: State, oracle: Replay, only: str | None
 ) -> tuple[Outcome, State]:
+    """One run of the stack, which changes ``state``: what becomes of the packet if chance answers as ``oracle`` does."""
     machine = Machine(world, state, oracle, only)
     journey = Journey(origin=origin.namespace)
     sent = packet
@@ -128,7 +129,7 @@ def _run(
     return _outcome(journey, sent, origin, oracle), state
 
 
-def _outcome(journey: Journey, sent: Packet, origin: Origin, oracle: _Replay) -> Outcome:
+def _outcome(journey: Journey, sent: Packet, origin: Origin, oracle: Replay) -> Outcome:
     if not journey.endings:  # fragments of a datagram whose others are yet to come: the state holds them
         assert journey.waiting is not None
         journey.endings.append(Ending(Disposition.DROPPED, None, sent, journey.waiting))

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from netsim.linux.route import Address
 from netsim.packet.address import IPAddress, network
 
-_LINK, _SITE, _GLOBAL = 2, 5, 14
+LINK_SCOPE, SITE_SCOPE, GLOBAL_SCOPE = 2, 5, 14
 # ip6addrlbl_init_table, the most specific first
-_LABELS = tuple(
+LABELS = tuple(
     (network(prefix), label)
     for prefix, label in (
         ("::1/128", 0),
@@ -29,7 +29,7 @@ def select_source6(device: str, dst: IPAddress, candidates: Iterable[tuple[str, 
     """The best of ``candidates`` (device, address), the first of equals; None if there is none.
 
     A link-local or multicast destination takes an address of the device itself."""
-    near = dst.is_multicast or scope_of(dst) == _LINK
+    near = dst.is_multicast or scope_of(dst) == LINK_SCOPE
     best: tuple[tuple[int, ...], IPAddress] | None = None
     for name, address in candidates:
         held = address.interface.ip
@@ -53,9 +53,9 @@ def scope_of(address: IPAddress) -> int:
     if address.is_multicast:
         return int(address) >> 112 & 15
     if address.is_link_local or address.is_loopback:
-        return _LINK
-    return _SITE if int(address) >> 118 == 0xFEC0 >> 6 else _GLOBAL
+        return LINK_SCOPE
+    return SITE_SCOPE if int(address) >> 118 == 0xFEC0 >> 6 else GLOBAL_SCOPE
 
 
 def label(address: IPAddress) -> int:
-    return next((label for prefix, label in _LABELS if address in prefix), 1)
+    return next((label for prefix, label in LABELS if address in prefix), 1)

@@ -1,0 +1,453 @@
+"""When a journey is over: flows are made or brought up to date, rules counted, and the way remembered for the fast path.
+
+Everything is decided before anything is written, so that a journey can still be given up here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import flows as fl
+from netsim.compiled import journey as jn
+from netsim.compiled import registers as rg
+from netsim.compiled.flows import (
+    alive,
+    drop_flow,
+    entry_at,
+    find_any,
+    link_flow,
+    new_flow,
+    new_outer,
+    outer_last,
+)
+from netsim.compiled.jit import Int, kernel
+from netsim.compiled.recent_table import commit as commit_recent
+from netsim.compiled.tracking_kernels import bail, fault
+from netsim.compiled.world import LIBERAL
+
+U = np.uint64
+_ACK, _PSH = 16, 8
+_NEVER = 0xFFFFFFFF
+
+
+@kernel
+def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
+    """Add to a rule's counters; ``ns`` as in ``Scratch.hit_ns``. The caller sees to the room."""
+    keys = e.c.keys
+    key = U(ns) << U(32) | U(rule)
+    mask = U(keys.shape[0] - 1)
+    at = (key * U(0x9E3779B97F4A7C15) >> U(20)) & mask
+    while keys[at] != key:
+        if keys[at] == U(0):
+            keys[at] = key
+            e.c.used[0] += 1
+            break
+        at = (at + U(1)) & mask
+    e.c.rows[at, 0] += U(packets)
+    e.c.rows[at, 1] += U(volume)
+
+
+@kernel
+def fold(e: Any, flow: Int, direction: Int) -> None:
+    """Move what the fast path has counted of one direction into the totals and the rules' counters."""
+    hot, total = e.s.hot[flow], e.s.totals[flow]
+    if direction:
+        packets, volume, place = np.int64(hot["packets1"]), np.int64(hot["bytes1"]), np.int64(hot["class1"])
+        hot["packets1"] = 0
+        hot["bytes1"] = 0
+        total["packets1"] += np.uint32(packets)
+        total["bytes1"] += U(volume)
+    else:
+        packets, volume, place = np.int64(hot["packets0"]), np.int64(hot["bytes0"]), np.int64(hot["class0"])
+        hot["packets0"] = 0
+        hot["bytes0"] = 0
+        total["packets0"] += np.uint32(packets)
+        total["bytes0"] += U(volume)
+    if packets == 0 or place == 0:
+        return
+    row = e.s.classes[place]
+    first = np.int64(row["profile"])
+    for at in range(first, first + np.int64(row["hits"])):
+        item = np.int64(e.s.profiles[at])
+        where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
+        _count(e, where, item & 0x03FFFFFF, packets, volume)
+
+
+@kernel
+def forget_class(e: Any, flow: Int, direction: Int) -> None:
+    """The next packet of this direction takes the slow path again."""
+    fold(e, flow, direction)
+    if direction:
+        e.s.hot[flow]["class1"] = 0
+    else:
+        e.s.hot[flow]["class0"] = 0
+
+
+@kernel
+def forget_flow(e: Any, flow: Int) -> None:
+    fold(e, flow, 0)
+    fold(e, flow, 1)
+    drop_flow(e.s, flow)
+
+
+@kernel
+def _check_stops(e: Any, x: Any) -> Int:
+    """Do the stops make one flow that moves in step? Leaves in ``out``: its number (0: new), the direction, how many stops
+    are its own, the tunnel's entry << 1 | direction (0: new, -1: no tunnel), the tunnel's first and last stop."""
+    j = x.j
+    flow = direction = own = 0
+    outer = np.int64(-1)
+    first_outer = last_outer = 0
+    unconfirmed_outer = 0
+    ended = False
+    for place in range(j[jn.STOPS]):
+        stop = x.stops[place]
+        found = np.int64(stop["found"])
+        if stop["outer"]:
+            if not stop["confirmed"] and not found & 1:
+                unconfirmed_outer += 1
+                continue
+            if outer == -1:
+                outer, first_outer = found, place
+            elif outer != found or last_outer != first_outer:
+                return bail(x, jn.R_TUNNEL)
+            last_outer = place
+            continue
+        if found == 0 and not stop["confirmed"]:
+            ended = True  # a rule dropped the first packet of what would have been a connection here
+            continue
+        if ended or (own != 0 and (found >> 1 != flow or found & 1 != direction)):
+            return bail(x, jn.R_STEP)
+        flow, direction = found >> 1, found & 1
+        own += 1
+    if unconfirmed_outer != 0 and outer != -1:
+        return bail(x, jn.R_TUNNEL)
+    x.out[0], x.out[1], x.out[2], x.out[3], x.out[4], x.out[5] = flow, direction, own, outer, first_outer, last_outer
+    if flow == 0:
+        return 0
+    cold = e.s.cold[flow]
+    if own != cold["count"]:
+        return bail(x, jn.R_STEP)
+    at = 0
+    for place in range(j[jn.STOPS]):
+        stop = x.stops[place]
+        if stop["outer"] or stop["found"] == 0:
+            continue
+        if cold["ns"][own - 1 - at if direction else at] != stop["ns"]:
+            return bail(x, jn.R_STEP)
+        at += 1
+    return 0
+
+
+@kernel
+def _check_new(e: Any, x: Any, own: Int) -> Int:
+    """Can the stops of a new connection be one record? -1 or a code of ``bail``; else which stop translates."""
+    j = x.j
+    if own > 3:
+        return -bail(x, jn.R_STEP)
+    at = 0
+    nat_at = own
+    before = np.int64(-1)
+    for place in range(j[jn.STOPS]):
+        stop = x.stops[place]
+        if stop["outer"] or not stop["confirmed"]:
+            continue
+        if stop["status"]:
+            if nat_at != own:
+                return -bail(x, jn.R_TWICE)
+            nat_at = at
+        if before >= 0:
+            last = x.stops[before]
+            if (
+                last["out_src"] != stop["in_src"]
+                or last["out_dst"] != stop["in_dst"]
+                or last["out_ports"] != stop["in_ports"]
+                or e.w.namespace[last["ns"]]["settings"] != e.w.namespace[stop["ns"]]["settings"]
+            ):
+                return -bail(x, jn.R_TWICE)
+            for other in range(place):
+                held = x.stops[other]
+                if not held["outer"] and held["confirmed"] and held["ns"] == stop["ns"]:
+                    return -bail(x, jn.R_STEP)
+        before = place
+        at += 1
+    return nat_at
+
+
+@kernel
+def _make(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
+    """A new flow of the confirmed stops; 0 if there is no room."""
+    r, j, s = x.r, x.j, e.s
+    flow = new_flow(s)
+    if flow == 0:
+        return 0
+    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    at = 0
+    for place in range(j[jn.STOPS]):
+        stop = x.stops[place]
+        if stop["outer"] or not stop["confirmed"]:
+            continue
+        if at == 0:
+            hot["s0_src"], hot["s0_dst"], hot["s0_ports"] = stop["in_src"], stop["in_dst"], stop["in_ports"]
+            hot["proto"] = stop["proto"]
+            cold["masquerade"] = 0
+            cold["settings"] = e.w.namespace[stop["ns"]]["settings"]
+            hot["status"] = 1 if r[rg.FAMILY] == 6 else 0
+        if stop["masquerade"]:
+            cold["masquerade"] = stop["masquerade"]
+        hot["status"] |= stop["status"] & (fl.SNAT | fl.DNAT)
+        cold["ns"][at] = stop["ns"]
+        hot["s1_src"], hot["s1_dst"], hot["s1_ports"] = stop["out_src"], stop["out_dst"], stop["out_ports"]
+        at += 1
+    cold["count"], cold["nat_at"] = own, nat_at
+    cold["born"] = j[jn.NOW]
+    cold["outer0"] = cold["outer1"] = 0
+    hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] != jn.DROPPED else 0
+    hot["class0"] = hot["class1"] = 0
+    hot["last0"] = hot["last1"] = j[jn.NOW]
+    hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
+    total["packets0"] = total["packets1"] = 0
+    total["bytes0"] = total["bytes1"] = U(0)
+    link_flow(s, flow)
+    return flow
+
+
+@kernel
+def _forget_dead(e: Any, x: Any) -> None:
+    """Records with the tuple of the new flow that have expired make room for it."""
+    hot = e.s.hot
+    v6 = 1 if x.r[rg.FAMILY] == 6 else 0
+    stop = x.stops[x.out[6]]
+    proto, ports = np.int64(stop["proto"]), np.int64(stop["in_ports"])
+    src, dst = np.int64(stop["in_src"]), np.int64(stop["in_dst"])
+    for _ in range(4):
+        found = find_any(e.s, proto, src, dst, ports, v6)
+        if found == 0 or alive(e.s, found >> 1, x.j[jn.NOW]) or hot[found >> 1]["proto"] == 0:
+            return
+        forget_flow(e, found >> 1)
+
+
+@kernel
+def _first_own(x: Any) -> Int:
+    for place in range(x.j[jn.STOPS]):
+        if not x.stops[place]["outer"] and x.stops[place]["confirmed"]:
+            return place
+    return 0
+
+
+@kernel
+def _touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
+    """Bring the tunnel's entry up to date and tie it to the flow's direction: its number; 0 without a tunnel."""
+    s, j = e.s, x.j
+    found, first, last = x.out[3], x.out[4], x.out[5]
+    if found == -1:
+        return 0
+    now = j[jn.NOW]
+    number = found >> 1
+    stop = x.stops[first]
+    if found == 0:
+        v6 = x.out[7]
+        number = new_outer(
+            s, np.int64(stop["proto"]), np.int64(stop["in_src"]), np.int64(stop["in_dst"]), np.int64(stop["in_ports"]),
+            v6, np.int64(stop["ns"]), np.int64(x.stops[last]["ns"]),
+        )  # fmt: skip
+        if number == 0:
+            return -1
+        entry = s.outer[number]
+        _free_outer(e, number)
+        entry["born"] = now
+        entry["status"] = v6
+        entry["state"] = fl.UDP
+        entry["settings"] = e.w.namespace[stop["ns"]]["settings"]
+    entry = s.outer[number]
+    reply = found & 1
+    if entry["proto"] == 17:
+        stream = (reply or entry["status"] & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000
+        entry["state"] = fl.UDP_STREAM if stream else fl.UDP
+        if stream:
+            entry["status"] |= fl.ASSURED
+    if reply:
+        entry["status"] |= fl.SEEN_REPLY
+    owner = flow << 1 | direction
+    if flow != 0 and found == 0:
+        entry["owner"] = owner
+    elif entry["owner"] != owner or flow == 0:
+        _free_outer(e, number)
+    entry["last"] = now
+    return number
+
+
+@kernel
+def _free_outer(e: Any, number: Int) -> None:
+    """From now on the entry keeps its own time; its owner must look after it packet by packet."""
+    entry = e.s.outer[number]
+    owner = np.int64(entry["owner"])
+    if owner != 0:
+        entry["last"] = outer_last(e.s, number)
+        entry["owner"] = 0
+        forget_class(e, owner >> 1, owner & 1)
+
+
+@kernel
+def _classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
+    """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
+    r, j, s = x.r, x.j, e.s
+    hot, cold = s.hot[flow], s.cold[flow]
+    if e.o.cache[0] == 0 or j[jn.VERDICT] == jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
+        return 0
+    own, far = (hot["end1"], hot["end0"]) if direction else (hot["end0"], hot["end1"])
+    if own != j[jn.ORIGIN] or far != j[jn.RECEIVER]:
+        return 0
+    state = np.int64(hot["state"])
+    tcp = 0
+    if hot["proto"] == 6:
+        tcp = 2 if e.w.namespace[cold["ns"][0]]["flags"] & LIBERAL else 1
+    if tcp and (state != 3 or x.segment[0] & ~_PSH != _ACK):
+        return 0
+    if state == fl.UDP and hot["status"] & fl.SEEN_REPLY:
+        return 0
+    hits = np.int64(r[rg.HITS])
+    first = s.counts[fl.N_PROFILES]
+    if hits > 64 or first + hits > s.profiles.shape[0]:
+        return 0
+    for place in range(hits):
+        where, rule = np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place])
+        at = entry_at(s, flow, where & 0xFFFFFF)
+        if at < 0 or rule >> 26:
+            return 0
+        s.profiles[first + place] = np.uint32(at << 30 | where >> 24 << 26 | rule)
+    taken = j[jn.TTL_IN] - np.int64(r[rg.TTL])
+    longest = min(j[jn.LONGEST], 65535)
+    timeout = np.int64(s.timeouts[cold["settings"], state])
+    outer_timeout, kept = np.int64(_NEVER), 0
+    if outer != 0:
+        entry = s.outer[outer]
+        outer_timeout = np.int64(s.timeouts[entry["settings"], entry["state"]])
+        kept = 0 if entry["owner"] == (flow << 1 | direction) else 1
+    for number in range(1, s.counts[fl.N_CLASSES]):
+        row = s.classes[number]
+        if (
+            row["verdict"] == j[jn.VERDICT]
+            and row["ttl"] == taken
+            and row["longest"] == longest
+            and row["rules"] == r[rg.EVALUATED]
+            and row["timeout"] == timeout
+            and row["outer_timeout"] == outer_timeout
+            and row["tcp"] == tcp
+            and row["outer_kept"] == kept
+            and row["masqueraded"] == j[jn.MASQUERADED]
+            and row["hits"] == hits
+            and _same_profile(s, np.int64(row["profile"]), first, hits)
+        ):
+            return number
+    number = s.counts[fl.N_CLASSES]
+    if number >= s.classes.shape[0]:
+        return 0
+    row = s.classes[number]
+    row["verdict"], row["ttl"], row["longest"], row["rules"] = j[jn.VERDICT], taken, longest, r[rg.EVALUATED]
+    row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, outer_timeout, tcp, kept
+    row["masqueraded"], row["hits"], row["profile"] = j[jn.MASQUERADED], hits, first
+    s.counts[fl.N_PROFILES] += hits
+    s.counts[fl.N_CLASSES] += 1
+    return number
+
+
+@kernel
+def _same_profile(s: Any, one: Int, other: Int, count: Int) -> Int:
+    for place in range(count):
+        if s.profiles[one + place] != s.profiles[other + place]:
+            return False
+    return True
+
+
+@kernel
+def commit(e: Any, x: Any) -> Int:
+    """0; or BAILED, or FAULTED for want of room: then nothing has been written."""
+    r, j, s = x.r, x.j, e.s
+    length, now = np.int64(j[jn.LENGTH_IN]), j[jn.NOW]
+    end = _check_stops(e, x)
+    if end:
+        return end
+    flow, direction, own = x.out[0], x.out[1], x.out[2]
+    nat_at = own
+    if flow == 0 and own != 0:
+        nat_at = _check_new(e, x, own)
+        if nat_at < 0:
+            return -nat_at
+    if s.counts[fl.HIGH] + 2 >= s.hot.shape[0] and s.counts[fl.N_FREE] == 0:
+        return fault(x, jn.FAULT_ROOM, 0, 0)
+    if s.counts[fl.OUTER_HIGH] + 2 >= s.outer.shape[0] and s.counts[fl.N_OUTER_FREE] == 0:
+        return fault(x, jn.FAULT_ROOM, 1, 0)
+    if 2 * (e.c.used[0] + 256) > e.c.keys.shape[0]:
+        return fault(x, jn.FAULT_ROOM, 2, 0)
+    if r[rg.PLANNED] != 0 and 2 * (np.int64(e.recent.count[0]) + 64) > e.recent.slots.shape[0]:
+        return fault(x, jn.FAULT_ROOM, 3, 0)
+    fresh = flow == 0
+    x.out[7] = j[jn.OUTER_V6]
+    if fresh and own != 0:
+        x.out[6] = _first_own(x)
+        _forget_dead(e, x)
+        flow = _make(e, x, own, nat_at)
+    outer = _touch_outer(e, x, flow, direction)
+    for place in range(np.int64(r[rg.HITS])):
+        _count(e, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
+    planned = r[rg.PLANNED]
+    if flow != 0:
+        _update(e, x, flow, direction, outer, fresh, length, now)
+        r[rg.PLANNED] = planned
+    j[jn.FLOW] = flow << 1 | direction
+    if planned != 0:
+        commit_recent(e.recent, x.rules.planned, r)
+    return 0
+
+
+@kernel
+def _update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, length: Int, now: Int) -> None:
+    j, s = x.j, e.s
+    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    replied = hot["status"] & fl.SEEN_REPLY
+    changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)
+    if changed and not fresh:
+        forget_class(e, flow, 0)
+        forget_class(e, flow, 1)
+    hot["state"] = j[jn.STATE_AFTER]
+    if hot["proto"] == 6:
+        s.tcp[flow] = x.tcp[0]
+        if hot["state"] == 3 and direction == 0 and replied:
+            hot["status"] |= fl.ASSURED
+    elif hot["state"] == fl.UDP_STREAM:
+        hot["status"] |= fl.ASSURED
+    if direction:
+        hot["status"] |= fl.SEEN_REPLY
+        hot["last1"] = now
+        if hot["end1"] == 0:
+            hot["end1"] = j[jn.ORIGIN]
+        total["packets1"] += np.uint32(1)
+        total["bytes1"] += U(length)
+        _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
+        cold["outer1"] = outer
+    else:
+        hot["last0"] = now
+        if hot["end1"] == 0 and j[jn.VERDICT] != jn.DROPPED:
+            hot["end1"] = j[jn.RECEIVER]
+        total["packets0"] += np.uint32(1)
+        total["bytes0"] += U(length)
+        _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
+        cold["outer0"] = outer
+    if not fresh:
+        place = _classify(e, x, flow, direction, outer)
+        fold(e, flow, direction)
+        if direction:
+            hot["class1"] = place
+        else:
+            hot["class0"] = place
+
+
+@kernel
+def _tie(e: Any, flow: Int, direction: Int, before: Int, after: Int) -> None:
+    """The direction now travels in another tunnel entry: the one before keeps its own time."""
+    if before != 0 and before != after and e.s.outer[before]["owner"] == (flow << 1 | direction):
+        e.s.outer[before]["last"] = outer_last(e.s, before)
+        e.s.outer[before]["owner"] = 0

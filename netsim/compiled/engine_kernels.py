@@ -1,0 +1,236 @@
+"""The engine's loop: packets in the order in which they arrive, each by the fastest path that is exact for it.
+
+    fast    the packet's flow is known and the way of such packets is remembered (``Hot.class0/1``): check that nothing has
+            expired, advance windows, times and counters in the line already fetched, write the result
+    slow    ``machine.run``, then ``commit_kernels.commit``
+    stop    the interpreter must take this packet, or a fact is missing: ``process`` returns its number to Python
+
+Everything that a fast packet may not assume is a comparison here; a packet that fails one is slow, never wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import journey as jn
+from netsim.compiled import registers as rg
+from netsim.compiled import world as wd
+from netsim.compiled.commit_kernels import commit
+from netsim.compiled.engine_tables import OTHER_ORIGINS
+from netsim.compiled.flows import find_any, inverted_ports, outer_alive
+from netsim.compiled.jit import Int, kernel
+from netsim.compiled.machine import enter, run
+from netsim.compiled.tcp_kernel import OK, tcp_advance
+from netsim.compiled.tracking_kernels import fault
+
+U = np.uint64
+_TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
+_ACK, _PSH = 16, 8
+_FULL = 0x7FFFFFFF  # counters in the hot record are folded before they pass this
+
+DONE, STOPPED_FAULT, STOPPED_BAIL = 0, 1, 2
+
+
+@kernel
+def header_bytes(v6: Int) -> Int:
+    return 40 if v6 else 20
+
+
+@kernel
+def load_segment(x: Any, b: Any, i: Int) -> None:
+    """The TCP side of packet ``i``, as the tracker wants it."""
+    x.segment[0] = b.tcp_flags[i]
+    x.segment[1] = b.seq[i]
+    x.segment[2] = b.ack[i]
+    x.segment[3] = b.window[i]
+    x.segment[4] = b.wscale[i]
+    x.segment[5] = np.int64(b.length[i]) - header_bytes(b.flags[i] & 1) - 20 - np.int64(b.tcp_options[i])
+
+
+@kernel
+def prepare(e: Any, x: Any, b: Any, i: Int, serial: Int) -> Int:
+    """Registers and journey of packet ``i``: where it starts, or AT_FAULT for a namespace that has not been added."""
+    r, j = x.r, x.j
+    for place in range(rg.SIZE):
+        r[place] = 0
+    for place in range(jn.J_SIZE):
+        j[place] = 0
+    v6 = b.flags[i] & 1
+    proto = np.int64(b.proto[i])
+    r[rg.SRC], r[rg.DST] = b.src[i], b.dst[i]
+    r[rg.PROTO], r[rg.TTL], r[rg.LENGTH] = proto, b.ttl[i], b.length[i]
+    r[rg.FAMILY] = 6 if v6 else 4
+    r[rg.SERIAL] = np.uint32(serial & 0xFFFFFFFF)
+    if proto == _TCP or proto == _UDP:
+        r[rg.SPORT], r[rg.DPORT] = b.sport[i], b.dport[i]
+        r[rg.HAS] = 1 << rg.SPORT | 1 << rg.DPORT
+    if proto == _TCP:
+        r[rg.TCP_FLAGS] = b.tcp_flags[i]
+        r[rg.HAS] |= np.uint32(1 << rg.TCP_FLAGS)
+        load_segment(x, b, i)
+    elif proto == _ICMP or proto == _ICMPV6:
+        r[rg.SPORT] = b.sport[i]
+        r[rg.ICMP_TYPE], r[rg.ICMP_CODE] = b.dport[i] >> 8, b.dport[i] & 0xFF
+        r[rg.HAS] = 1 << rg.ICMP_TYPE | 1 << rg.ICMP_CODE
+    j[jn.NOW] = b.time[i] // 1000 + 1
+    j[jn.LONGEST] = 0xFFFF
+    j[jn.TTL_IN], j[jn.LENGTH_IN], j[jn.ORIGIN] = b.ttl[i], b.length[i], b.origin[i]
+    origin = np.int64(b.origin[i])
+    if origin < OTHER_ORIGINS:
+        ns, device, mark, mac = origin, np.int64(0), np.int64(0), np.int64(0)
+    else:
+        row = e.o.origins[origin - OTHER_ORIGINS]
+        ns, device, mark, mac = row[0], row[1], row[2], row[3]
+    if not e.w.namespace[ns]["flags"] & wd.PRESENT:
+        fault(x, jn.FAULT_NAMESPACE_WANTED, ns, 0)
+        return jn.AT_FAULT
+    enter(x, ns, device, np.int64(0))
+    r[rg.MARK] = mark
+    if device == 0:
+        return jn.AT_LOCAL_OUT
+    j[jn.FRAME_TO] = mac
+    return jn.AT_ARRIVE
+
+
+@kernel
+def slow(e: Any, x: Any, b: Any, o: Any, i: Int, serial: Int) -> Int:
+    """DONE with the result written; or why not."""
+    r, j = x.r, x.j
+    at = prepare(e, x, b, i, serial)
+    if at != jn.AT_FAULT:
+        at = run(e, x, at)
+    if at == jn.AT_FAULT:
+        return STOPPED_FAULT
+    if at == jn.AT_BAIL:
+        return STOPPED_BAIL
+    j[jn.OUTER_V6] = 0
+    for place in range(j[jn.STOPS]):
+        if x.stops[place]["outer"]:
+            j[jn.OUTER_V6] = _tunnel_family(e, x, place)
+            break
+    verdict = j[jn.VERDICT]
+    end = commit(e, x)
+    if end == 3:
+        return STOPPED_FAULT
+    if end == 2:
+        return STOPPED_BAIL
+    o.verdict[i], o.how[i], o.masqueraded[i], o.ttl[i] = verdict, 1, j[jn.MASQUERADED], r[rg.TTL]
+    o.receiver[i] = 0 if verdict == jn.DROPPED else j[jn.RECEIVER]
+    o.src[i], o.dst[i] = r[rg.SRC], r[rg.DST]
+    if r[rg.PROTO] == _ICMP or r[rg.PROTO] == _ICMPV6:
+        o.sport[i], o.dport[i] = r[rg.SPORT], r[rg.ICMP_TYPE] << 8 | r[rg.ICMP_CODE]
+    else:
+        o.sport[i], o.dport[i] = r[rg.SPORT], r[rg.DPORT]
+    o.rules[i], o.flow[i] = r[rg.EVALUATED], j[jn.FLOW]
+    if verdict == jn.DROPPED:
+        o.decided[i], o.decided_ns[i] = j[jn.DECIDED], j[jn.DECIDED_NS]
+    else:
+        o.decided[i], o.decided_ns[i] = j[jn.TRANSLATED], j[jn.TRANSLATED_NS]
+    return DONE
+
+
+@kernel
+def _tunnel_family(e: Any, x: Any, place: Int) -> Int:
+    """1 if the tunnel's packets are IPv6: the first tunnel device of the namespace that made them tells."""
+    here = e.w.namespace[x.stops[place]["ns"]]
+    first = np.int64(here["tunnels"])
+    for at in range(first, first + np.int64(here["tunnel_count"])):
+        row = e.w.tunnel[at]
+        if row["port"] == np.int64(x.stops[place]["in_ports"]) & 0xFFFF and row["local"] == x.stops[place]["in_src"]:
+            return 1 if row["family"] == 6 else 0
+    return 0
+
+
+@kernel
+def fast(e: Any, x: Any, b: Any, o: Any, i: Int) -> Int:
+    """True if the packet's way is remembered and it has gone it; nothing has changed otherwise."""
+    s = e.s
+    proto = np.int64(b.proto[i])
+    v6 = np.int64(b.flags[i] & 1)
+    ports = np.int64(b.sport[i]) << 16 | np.int64(b.dport[i])
+    found = find_any(s, proto, np.int64(b.src[i]), np.int64(b.dst[i]), ports, v6)
+    if found == 0:
+        return False
+    flow, direction = found >> 1, found & 1
+    hot = s.hot[flow]
+    place = np.int64(hot["class1"]) if direction else np.int64(hot["class0"])
+    if place == 0:
+        return False
+    row = s.classes[place]
+    now = b.time[i] // 1000 + 1
+    last0, last1 = np.int64(hot["last0"]), np.int64(hot["last1"])
+    mine = last1 if direction else last0
+    length = np.int64(b.length[i])
+    origin = hot["end1"] if direction else hot["end0"]
+    if (
+        origin != b.origin[i]
+        or length > row["longest"]
+        or b.ttl[i] <= row["ttl"]
+        or now >= max(last0, last1) + np.int64(row["timeout"])
+        or now >= mine + np.int64(row["outer_timeout"])
+    ):
+        return False
+    packets = np.int64(hot["packets1"]) if direction else np.int64(hot["packets0"])
+    volume = np.int64(hot["bytes1"]) if direction else np.int64(hot["bytes0"])
+    if packets >= _FULL or volume >= _FULL:
+        return False
+    if row["outer_kept"]:
+        outer = np.int64(s.cold[flow]["outer1"]) if direction else np.int64(s.cold[flow]["outer0"])
+        if s.outer[outer]["owner"] != 0 or not outer_alive(s, outer, now):
+            return False
+    if row["tcp"]:
+        if b.tcp_flags[i] & ~_PSH != _ACK:
+            return False
+        load_segment(x, b, i)
+        x.tcp[0] = s.tcp[flow]
+        answer = tcp_advance(
+            x.tcp[0], direction == 1, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4],
+            x.segment[5], row["tcp"] == 2,
+        )  # fmt: skip
+        if answer != OK:
+            return False
+        s.tcp[flow] = x.tcp[0]
+    if row["outer_kept"]:
+        outer = np.int64(s.cold[flow]["outer1"]) if direction else np.int64(s.cold[flow]["outer0"])
+        s.outer[outer]["last"] = now
+    if direction:
+        hot["last1"] = now
+        hot["packets1"] = packets + 1
+        hot["bytes1"] = volume + length
+        o.receiver[i] = hot["end0"]
+        o.src[i], o.dst[i] = hot["s0_dst"], hot["s0_src"]
+        ports = inverted_ports(proto, np.int64(hot["s0_ports"]))
+    else:
+        hot["last0"] = now
+        hot["packets0"] = packets + 1
+        hot["bytes0"] = volume + length
+        o.receiver[i] = hot["end1"]
+        o.src[i], o.dst[i] = hot["s1_src"], hot["s1_dst"]
+        ports = np.int64(hot["s1_ports"])
+    o.sport[i], o.dport[i] = ports >> 16, ports & 0xFFFF
+    o.verdict[i], o.how[i], o.masqueraded[i] = row["verdict"], 0, row["masqueraded"]
+    o.ttl[i] = np.int64(b.ttl[i]) - np.int64(row["ttl"])
+    o.rules[i], o.flow[i] = row["rules"], found
+    o.decided[i] = 0
+    o.decided_ns[i] = 0
+    return True
+
+
+@kernel
+def process(e: Any, x: Any, b: Any, o: Any, start: Int, stop: Int, serial: Int) -> Int:
+    """Packets ``start`` to ``stop``: the number of the first that Python must look at (``x.why`` says why), or ``stop``."""
+    for i in range(start, stop):
+        if b.special[i]:
+            x.why[0] = STOPPED_BAIL
+            x.j[jn.REASON] = jn.R_KIND
+            return i
+        if fast(e, x, b, o, i):
+            continue
+        answer = slow(e, x, b, o, i, serial + i)
+        if answer != DONE:
+            x.why[0] = answer
+            return i
+    x.why[0] = DONE
+    return stop

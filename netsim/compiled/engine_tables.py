@@ -1,0 +1,93 @@
+"""All that the engine's kernels are given, as named tuples of arrays; and the columns of a batch and of its result."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim.compiled.fib_tables import FibTables
+from netsim.compiled.flows import FlowState
+from netsim.compiled.programs import Programs
+from netsim.compiled.recent_table import Recent
+from netsim.compiled.world import WorldTables
+
+
+class Counters(NamedTuple):
+    """Rules that matched: namespace << 32 | rule → packets, bytes. Open addressing, a power of two in size."""
+
+    keys: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.uint64]  # (room, 2)
+    used: npt.NDArray[np.int64]
+
+
+class Options(NamedTuple):
+    """``cache``: [1 if ways may be remembered]. ``origins``: handles from ``OTHER_ORIGINS`` on: (namespace, device or 0,
+    mark, MAC number of the frame's destination)."""
+
+    cache: npt.NDArray[np.int64]
+    origins: npt.NDArray[np.int64]
+
+
+OTHER_ORIGINS = 1 << 24  # smaller handles are namespaces whose processes send
+
+
+class Engine(NamedTuple):
+    w: WorldTables
+    f: FibTables
+    p: Programs
+    s: FlowState
+    words: npt.NDArray[np.uint64]
+    recent: Recent
+    c: Counters
+    o: Options
+
+
+class Columns(NamedTuple):
+    """A batch as kernels see it (``netsim.datapath.columns`` says what each column means)."""
+
+    time: Any
+    origin: Any
+    src: Any
+    dst: Any
+    sport: Any
+    dport: Any
+    proto: Any
+    flags: Any
+    tcp_flags: Any
+    ttl: Any
+    length: Any
+    seq: Any
+    ack: Any
+    window: Any
+    wscale: Any
+    tcp_options: Any
+    special: Any  # uint8, 1: only the interpreter can say
+
+
+class Results(NamedTuple):
+    """What became of each packet. ``verdict`` counts in the order of ``netsim.interpreter.outcome.Disposition``."""
+
+    verdict: Any  # uint8
+    how: Any  # uint8: 0 fast path, 1 slow path, 2 interpreter
+    masqueraded: Any  # uint8
+    ttl: Any  # uint8, as received
+    receiver: Any  # uint32, number of a namespace, 0: nobody
+    src: Any  # uint32, as received
+    dst: Any
+    sport: Any  # uint16
+    dport: Any
+    rules: Any  # uint32, evaluated as the kernel would
+    flow: Any  # uint32, flow << 1 | direction, 0: none
+    decided: Any  # uint32, rule + 1 that settled it, 0: none
+    decided_ns: Any  # uint32
+
+
+FAST, SLOW, INTERPRETED = 0, 1, 2
+
+_RESULT_TYPES = ("u1", "u1", "u1", "u1", "u4", "u4", "u4", "u2", "u2", "u4", "u4", "u4", "u4")
+
+
+def results(count: int) -> Results:
+    return Results(*[np.zeros(count, kind) for kind in _RESULT_TYPES])

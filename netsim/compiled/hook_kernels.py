@@ -1,0 +1,167 @@
+"""Netfilter hooks on registers, in the order in which ``netsim.interpreter.hooks`` draws them.
+
+PREROUTING     raw  track  mangle  nat (destination)
+INPUT                      mangle  filter  security  nat (source)  confirm
+FORWARD                    mangle  filter  security
+OUTPUT         raw  track  mangle  nat (destination)  filter  security
+POSTROUTING                mangle                     nat (source)  confirm
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import journey as jn
+from netsim.compiled import registers as rg
+from netsim.compiled.fib_kernels import address_type, fib_lookup
+from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
+from netsim.compiled.jit import Int, kernel
+from netsim.compiled.tracking_kernels import bail, confirm, fault, set_state, settle, track, translate, wants_nat
+from netsim.compiled.walk import walk
+from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY
+
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+
+
+@kernel
+def _count_hits(x: Any, before: Int, table: Int) -> None:
+    """Remember in which namespace and table (IPv4's five, then IPv6's) the rules of the last walk matched."""
+    for place in range(before, np.int64(x.r[rg.HITS])):
+        x.hit_ns[place] = x.j[jn.NS] | table << 24
+
+
+@kernel
+def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
+    """Walk one table. GO_ON with the effect's row + 1 of a translation in the next bits; or how the packet's way ends."""
+    r, j = x.r, x.j
+    number = np.int64(e.w.namespace[j[jn.NS]]["tables"][table + (5 if r[rg.FAMILY] == 6 else 0)])
+    if number == 0:
+        return 0
+    chain = np.int64(e.w.hooks[e.w.namespace[j[jn.NS]]["hooks"][1 if r[rg.FAMILY] == 6 else 0], 5 * table + hook])
+    if e.p.tables[number - 1]["types"]:
+        for register, address in ((rg.SRC_TYPE, rg.SRC), (rg.DST_TYPE, rg.DST)):
+            kind = address_type(e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[address]), x.out)
+            if kind < 0:
+                return bail(x, jn.R_RULE)
+            r[register] = kind
+    before = np.int64(r[rg.HITS])
+    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
+    _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
+    code, argument = answer & 0xFF, answer >> 8
+    if code == rg.ACCEPT:
+        return 0
+    if code == rg.NAT:
+        return (argument + 1) << 8
+    if code == rg.DROP:
+        j[jn.VERDICT] = jn.DROPPED
+        decided(x)
+        return 1
+    if code == rg.FAULT:
+        return fault(x, jn.FAULT_RULES, np.int64(r[rg.FAULT_A]), np.int64(r[rg.FAULT_B]))
+    return bail(x, jn.R_REJECT if code == rg.REJECT else jn.R_RULE)
+
+
+@kernel
+def decided(x: Any) -> None:
+    """The rule that matched last settled it; a built-in chain's policy is told as no rule."""
+    hits = np.int64(x.r[rg.HITS])
+    x.j[jn.DECIDED_NS] = x.j[jn.NS]
+    x.j[jn.DECIDED] = 0 if x.r[rg.BY_POLICY] or hits == 0 else np.int64(x.rules.hits[hits - 1]) + 1
+
+
+@kernel
+def reroute(e: Any, x: Any) -> Int:
+    """A route for a packet made here (``ip_route_output_key``, ``ip_route_me_harder``)."""
+    r, j = x.r, x.j
+    kind = fib_lookup(
+        e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.DST]), np.int64(r[rg.SRC]), np.int64(0),
+        j[jn.ONLY_OIF], np.int64(r[rg.MARK]), np.int64(1), x.out,
+    )  # fmt: skip
+    if kind == UNICAST or kind == LOCAL:
+        j[jn.ROUTED] = 1
+        j[jn.ROUTE_TYPE] = kind
+        j[jn.ROUTE_DEVICE] = x.out[OUT_DEVICE]
+        j[jn.ROUTE_GATEWAY] = x.out[OUT_GATEWAY]
+        j[jn.ROUTE_MTU] = x.out[OUT_MTU]
+        r[rg.OIF] = e.f.lo if kind == LOCAL else x.out[OUT_DEVICE]
+        return 0
+    if kind == -rg.FAULT:
+        return fault(x, jn.FAULT_FIB, x.out[0], x.out[1])
+    return bail(x, jn.R_ROUTE)
+
+
+@kernel
+def _raw(e: Any, x: Any, hook: Int) -> Int:
+    x.r[rg.NOTRACK] = 0
+    set_state(e, x)
+    end = walk_table(e, x, hook, RAW)
+    if end == 0 and x.r[rg.NOTRACK]:
+        x.j[jn.CT] = 0
+        x.j[jn.UNTRACKED] = 1
+        x.r[rg.NOTRACK] = 0
+    if end == 0:
+        end = track(e, x)
+    if end == 0:
+        set_state(e, x)
+    return end
+
+
+@kernel
+def _nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
+    r, j = x.r, x.j
+    number = e.w.namespace[j[jn.NS]]["tables"][NAT_TABLE + (5 if r[rg.FAMILY] == 6 else 0)]
+    if number == 0 or j[jn.CT] == 0:
+        return 0
+    if wants_nat(x, source):
+        end = walk_table(e, x, hook, NAT_TABLE)
+        if end & 0xFF:
+            return end
+        effect = (end >> 8) - 1
+        if effect >= 0 and not source:
+            decided(x)
+            j[jn.TRANSLATED], j[jn.TRANSLATED_NS] = j[jn.DECIDED], j[jn.DECIDED_NS]
+            j[jn.DECIDED] = 0
+        end = settle(e, x, source, effect)
+        if end:
+            return end
+    changed = translate(e, x, source)
+    set_state(e, x)
+    if hook == OUTPUT and changed:
+        return reroute(e, x)
+    return 0
+
+
+@kernel
+def _mangle(e: Any, x: Any, hook: Int) -> Int:
+    mark = x.r[rg.MARK]
+    end = walk_table(e, x, hook, MANGLE)
+    if end == 0 and hook == OUTPUT and x.r[rg.MARK] != mark:
+        return reroute(e, x)
+    return end
+
+
+@kernel
+def run_hook(e: Any, x: Any, hook: Int) -> Int:
+    """GO_ON, ENDED, BAILED or FAULTED."""
+    end = 0
+    if hook == PREROUTING or hook == OUTPUT:
+        end = _raw(e, x, hook)
+        if end == 0:
+            end = _mangle(e, x, hook)
+        if end == 0:
+            end = _nat(e, x, hook, 0)
+    else:
+        end = _mangle(e, x, hook)
+    if hook == INPUT or hook == FORWARD or hook == OUTPUT:
+        if end == 0:
+            end = walk_table(e, x, hook, FILTER)
+        if end == 0:
+            end = walk_table(e, x, hook, SECURITY)
+    if hook == INPUT or hook == POSTROUTING:
+        if end == 0:
+            end = _nat(e, x, hook, 1)
+        if end == 0:
+            end = confirm(e, x)
+    return end & 0xFF

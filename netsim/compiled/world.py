@@ -1,0 +1,308 @@
+"""Namespaces and devices as tables, added one at a time when a packet first needs them.
+
+    NAMESPACE  what a namespace is asked for: which tables hang at its hooks, whether it tracks, its tunnels
+    DEVICE     what a device is asked for: where its frames go, its MTU, its bridge
+    facts      (device, next hop) → MAC, (bridge, MAC) → port, (segment, MAC) → device …; what is missing is faulted in
+
+Numbers of namespaces are given out by name before they are added, so that a veth can point at a peer nobody has visited.
+Neighbours and forwarding entries that many namespaces share (``netsim.linux.shared``) are kept once, as a *layer* of facts;
+a namespace's own facts come before it, and what it leaves out of a layer is an own fact that says "nobody".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.hashmap import HashMap
+from netsim.compiled.names import Names
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.network import Namespace
+from netsim.linux.route import FdbEntry, Neighbour
+from netsim.linux.shared import runs_of
+from netsim.linux.sysctl import Sysctls
+from netsim.packet.address import Family
+
+TABLES = ("raw", "mangle", "nat", "filter", "security")
+HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+RAW, MANGLE, NAT_TABLE, FILTER, SECURITY = range(5)
+
+NAMESPACE = np.dtype(
+    [
+        ("flags", "u4"),
+        ("tables", "u4", 10),  # number + 1 of the iptables tables, IPv4's five, then IPv6's
+        ("hooks", "u4", 2),  # rows of ``hooks``: the chain at 5 * table + hook
+        ("port_low", "u4"),  # ip_local_port_range
+        ("port_high", "u4"),
+        ("settings", "u4"),  # row of FlowState.timeouts
+        ("tunnels", "u4"),  # rows of TUNNEL
+        ("tunnel_count", "u4"),
+    ]
+)
+PRESENT, TRACKS4, TRACKS6, BRIDGE_NF4, BRIDGE_NF6, OUTSIDE, LOOSE, LIBERAL, SEALED = 1, 2, 4, 8, 16, 32, 64, 128, 256
+
+DEVICE = np.dtype(
+    [
+        ("ns", "u4"),
+        ("name", "u4"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("family", "u1"),  # of a tunnel's outer packets
+        ("spare", "u1"),
+        ("mtu", "u4"),
+        ("mac", "u4"),
+        ("peer_ns", "u4"),
+        ("peer_name", "u4"),
+        ("master", "u4"),  # device number + 1
+        ("segment", "u4"),  # name number
+        ("segment_mtu", "u4"),
+        ("vni", "u4"),
+        ("port", "u4"),
+        ("local", "u4"),  # handle of a tunnel's own address
+        ("under", "u4"),  # name of the device below a tunnel
+        ("neighbour_layer", "u4"),
+        ("fdb_layer", "u4"),
+    ]
+)
+UP, HAIRPIN, NOARP, FRAMED, HAS_LOCAL, HAS_PEER = 1, 2, 4, 8, 16, 32
+LOOPBACK, PHYSICAL, VETH, BRIDGE, VXLAN, IPIP, TUN, DUMMY = range(8)
+_KINDS = {kind: number for number, kind in enumerate(LinkKind)}
+assert [kind.name for kind in LinkKind] == ["LOOPBACK", "PHYSICAL", "VETH", "BRIDGE", "VXLAN", "IPIP", "TUN", "DUMMY"]
+
+TUNNEL = np.dtype([("device", "u4"), ("kind", "u4"), ("port", "u4"), ("vni", "u4"), ("family", "u4"), ("local", "u4")])
+
+# Kinds of facts: what the number and the value are → what is known.
+DEV = 1  # namespace, device name → device
+NEIGHBOUR4, NEIGHBOUR6 = 2, 3  # device, next hop → MAC
+NEIGHBOURS4, NEIGHBOURS6 = 4, 5  # layer, next hop → MAC
+PORT = 6  # bridge device, MAC → port's device, or BRIDGE_UP
+STATION = 7  # segment, MAC → device
+PEER = 8  # VXLAN device, MAC → tunnel endpoint
+PEERS = 9  # layer, MAC → tunnel endpoint
+NOBODY, BRIDGE_UP = -2, -3
+
+_LAYER_FROM = 32  # shorter runs are written out
+
+
+class WorldTables(NamedTuple):
+    namespace: Any
+    device: Any
+    tunnel: Any
+    hooks: npt.NDArray[np.uint32]
+    keys: npt.NDArray[np.uint64]
+    values: npt.NDArray[np.int32]
+
+
+class World:
+    """``tables`` is fresh after each ``add``."""
+
+    def __init__(self, addresses: Addresses, names: Names) -> None:
+        self.addresses = addresses
+        self.names = names
+        self.namespaces: list[Namespace | None] = [None]
+        self._numbers: dict[str, int] = {}
+        self._name_of: dict[int, str] = {}
+        self._namespace = np.zeros(64, NAMESPACE)
+        self._device = np.zeros(64, DEVICE)
+        self._tunnel = np.zeros(16, TUNNEL)
+        self.devices: list[tuple[str, Link] | None] = [None]
+        self._device_numbers: dict[tuple[str, str], int] = {}
+        self._tunnels = 0
+        self._hooks = np.zeros((1, 25), np.uint32)
+        self._hook_rows: dict[tuple[int, ...], int] = {}
+        self.facts = HashMap()
+        self._layers: dict[tuple[int, str], int] = {}
+        self._held: list[Any] = []  # keeps shared runs alive, whose identities are keys
+        self.settings: list[tuple[tuple[float, ...], bool, bool]] = []
+
+    # -- numbers ------------------------------------------------------------------------------------------------------
+    def number(self, name: str) -> int:
+        """The number of a namespace, which need not have been added."""
+        found = self._numbers.get(name)
+        if found is None:
+            found = self._numbers[name] = len(self.namespaces)
+            self.namespaces.append(None)
+            self._name_of[found] = name
+            if found >= len(self._namespace):
+                self._namespace = np.concatenate((self._namespace, np.zeros_like(self._namespace)))
+        return found
+
+    def name(self, number: int) -> str:
+        return self._name_of[number]
+
+    def has(self, number: int) -> bool:
+        return bool(self._namespace[number]["flags"] & PRESENT)
+
+    def device_number(self, namespace: str, device: str) -> int:
+        """0 if the namespace has not been added, or has no such device."""
+        return self._device_numbers.get((namespace, device), 0)
+
+    @property
+    def tables(self) -> WorldTables:
+        return WorldTables(self._namespace, self._device, self._tunnel, self._hooks, self.facts.keys, self.facts.values)
+
+    # -- adding -------------------------------------------------------------------------------------------------------
+    def add(
+        self,
+        namespace: Namespace,
+        *,
+        tracks: tuple[bool, bool],
+        tables: dict[tuple[Family, str], tuple[int, dict[str, int]]],
+        timeouts: tuple[tuple[float, ...], bool, bool],
+        segment_mtus: dict[str, int],
+    ) -> int:
+        """Write a namespace's rows. ``tables``: of each iptables table its number and those of
+        the chains at its hooks. ``timeouts``: (seconds by column, loose,
+        liberal). ``tracks``: whether connection tracking is at work for IPv4 and IPv6."""
+        number = self.number(namespace.name)
+        self.namespaces[number] = namespace
+        sysctls = Sysctls(namespace.sysctls)
+        row = self._namespace[number]
+        flags = PRESENT
+        flags |= TRACKS4 * tracks[0] | TRACKS6 * tracks[1]
+        flags |= BRIDGE_NF4 * bool(sysctls.number("net.bridge.bridge-nf-call-iptables"))
+        flags |= BRIDGE_NF6 * bool(sysctls.number("net.bridge.bridge-nf-call-ip6tables"))
+        flags |= OUTSIDE * (namespace.name == "external")
+        flags |= LOOSE * timeouts[1] | LIBERAL * timeouts[2]
+        row["flags"] = flags
+        chains = {family: [0] * 25 for family in Family}
+        for (family, table), (its_number, hooks) in tables.items():
+            row["tables"][(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = its_number + 1
+            for hook, chain in hooks.items():
+                chains[family][5 * TABLES.index(table) + HOOKS.index(hook)] = chain
+        row["hooks"] = [self._hook_row(tuple(chains[family])) for family in (Family.IPV4, Family.IPV6)]
+        low, high = sysctls.text("net.ipv4.ip_local_port_range").split()
+        row["port_low"], row["port_high"] = int(low), int(high)
+        if timeouts not in self.settings:
+            self.settings.append(timeouts)
+        row["settings"] = self.settings.index(timeouts)
+        mine = self._devices(number, namespace, segment_mtus)
+        self._tunnels_of(number, namespace, mine)
+        self._neighbours(namespace.neighbours, mine)
+        self._peers(namespace.fdb, mine)
+        return number
+
+    def _hook_row(self, chains: tuple[int, ...]) -> int:
+        found = self._hook_rows.get(chains)
+        if found is None:
+            found = self._hook_rows[chains] = len(self._hook_rows)
+            if found == len(self._hooks):
+                self._hooks = np.concatenate((self._hooks, np.zeros_like(self._hooks)))
+            self._hooks[found] = chains
+        return found
+
+    def _devices(self, number: int, namespace: Namespace, segment_mtus: dict[str, int]) -> dict[str, int]:
+        first = len(self.devices)
+        mine = {link.name: first + place for place, link in enumerate(namespace.links)}
+        while first + len(mine) > len(self._device):
+            self._device = np.concatenate((self._device, np.zeros_like(self._device)))
+        for link in namespace.links:
+            place = mine[link.name]
+            self.devices.append((namespace.name, link))
+            row = self._device[place]
+            name = self.names.number(link.name)
+            row["ns"], row["name"], row["kind"], row["mtu"] = number, name, _KINDS[link.kind], link.mtu
+            flags = UP * link.up | HAIRPIN * link.hairpin | NOARP * link.noarp | FRAMED * (link.mac is not None)
+            row["mac"] = self.names.number(link.mac) if link.mac else 0
+            if link.peer is not None:
+                row["peer_ns"], row["peer_name"] = self.number(link.peer[0]), self.names.number(link.peer[1])
+                flags |= HAS_PEER
+            row["master"] = mine[link.master] + 1 if link.master in mine else 0
+            if link.segment is not None:
+                row["segment"] = self.names.number(link.segment)
+                row["segment_mtu"] = min(segment_mtus[link.segment], 0xFFFFFFFF)
+            if link.vxlan is not None:
+                row["vni"], row["port"] = link.vxlan.vni, link.vxlan.port
+                row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
+                row["under"] = self.names.number(link.vxlan.device or "")
+                if link.vxlan.local is not None:
+                    row["local"] = self.addresses.handle(link.vxlan.local)
+                    flags |= HAS_LOCAL
+            row["flags"] = flags
+            self.facts.set(DEV, number, name, place)
+            self._device_numbers[namespace.name, link.name] = place
+        return mine
+
+    def _tunnels_of(self, number: int, namespace: Namespace, mine: dict[str, int]) -> None:
+        """Every device whose packets this namespace may unwrap, in the order in which the kernel would find them."""
+        found = [link for link in namespace.links if link.up and (link.vxlan or link.tunnel or link.udp_tunnel)]
+        self._namespace[number]["tunnels"] = self._tunnels
+        self._namespace[number]["tunnel_count"] = len(found)
+        while self._tunnels + len(found) > len(self._tunnel):
+            self._tunnel = np.concatenate((self._tunnel, np.zeros_like(self._tunnel)))
+        for link in found:
+            row = self._tunnel[self._tunnels]
+            row["device"], row["kind"] = mine[link.name], _KINDS[link.kind]
+            if link.vxlan is not None:
+                row["port"], row["vni"] = link.vxlan.port, link.vxlan.vni
+                row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
+                row["local"] = 0 if link.vxlan.local is None else self.addresses.handle(link.vxlan.local)
+            elif link.udp_tunnel is not None:
+                row["port"], row["family"] = link.udp_tunnel.port, link.udp_tunnel.local.version
+            self._tunnels += 1
+
+    def _neighbours(self, held: Sequence[Neighbour], mine: dict[str, int]) -> None:
+        for run in runs_of(held):
+            shared = self._layer(run.items, mine, "neighbour_layer", lambda items, layer: self._fill_macs(items, layer))
+            chosen = [run.items[place] for place in run.without] if shared else run
+            for entry in chosen:
+                usable = entry.mac is not None and entry.state not in ("failed", "incomplete")
+                device = mine.get(entry.device)
+                if device is None or (not usable and not shared):
+                    continue
+                kind = NEIGHBOUR4 if entry.address.version == 4 else NEIGHBOUR6
+                mac = NOBODY if shared else self.names.number(str(entry.mac))
+                self.facts.set(kind, device, self.addresses.handle(entry.address), mac)
+
+    def _fill_macs(self, items: Sequence[Neighbour], layer: int) -> None:
+        for entry in items:
+            if entry.mac is not None and entry.state not in ("failed", "incomplete"):
+                kind = NEIGHBOURS4 if entry.address.version == 4 else NEIGHBOURS6
+                self.facts.set(kind, layer, self.addresses.handle(entry.address), self.names.number(entry.mac))
+
+    def _peers(self, held: Sequence[FdbEntry], mine: dict[str, int]) -> None:
+        known: set[tuple[str, str]] = set()
+        for run in runs_of(held):
+            shared = self._layer(run.items, mine, "fdb_layer", lambda items, layer: self._fill_peers(items, layer))
+            chosen = [run.items[place] for place in run.without] if shared else run
+            for entry in chosen:
+                device = mine.get(entry.device)
+                if entry.destination is None or device is None or (entry.mac, entry.device) in known:
+                    continue  # the first entry of an address counts
+                known.add((entry.mac, entry.device))
+                peer = NOBODY if shared else _signed(self.addresses.handle(entry.destination))
+                self.facts.set(PEER, device, self.names.number(entry.mac), peer)
+
+    def _fill_peers(self, items: Sequence[FdbEntry], layer: int) -> None:
+        for entry in reversed(items):
+            if entry.destination is not None:
+                peer = _signed(self.addresses.handle(entry.destination))
+                self.facts.set(PEERS, layer, self.names.number(entry.mac), peer)
+
+    def _layer(self, items: tuple[Any, ...], mine: dict[str, int], field: str, fill: Any) -> bool:
+        """Let the one device that a long run is about use the run's layer, filled when it is first met."""
+        if len(items) < _LAYER_FROM:
+            return False
+        devices = {entry.device for entry in (items[0], items[-1])}
+        if len(devices) != 1 or any(entry.device not in devices for entry in items):
+            return False
+        device = mine.get(devices.pop())
+        if device is None or self._device[device][field]:
+            return False
+        key = (id(items), field)
+        layer = self._layers.get(key)
+        if layer is None:
+            layer = self._layers[key] = len(self._layers) + 1
+            self._held.append(items)
+            fill(items, layer)
+        self._device[device][field] = layer
+        return True
+
+
+def _signed(handle: int) -> int:
+    """A 32-bit handle as the facts keep it."""
+    return handle - (1 << 32) if handle >= 1 << 31 else handle

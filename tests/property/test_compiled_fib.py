@@ -1,0 +1,342 @@
+"""The compiled routing tables next to Fib and the interpreter's ingress checks, on random namespaces.
+
+Every world is compiled in many ways at once: with its routes as they are, as runs shared with a second namespace that leaves
+other places out, and with tables hashed or read in a row. All of them must say what Fib says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from netsim.compiled import fib, fib_runs
+from netsim.compiled import fib_tables as t
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.fib import FibCompiler
+from netsim.compiled.fib_checks import REASONS, martian, select_source, validate_source
+from netsim.compiled.fib_kernels import address_type, device_flags, fib_lookup, flow_hash, forwarding, is_local
+from netsim.compiled.names import Names
+from netsim.compiled.registers import ADDRESS_TYPES, BAIL, FAULT
+from netsim.interpreter import scene as interpreter
+from netsim.interpreter import validation
+from netsim.linux.fib import Fib, FibResult, default_rules
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.network import Namespace
+from netsim.linux.route import NextHop, Route
+from netsim.linux.shared import SequenceBuilder
+from netsim.linux.sysctl import Sysctls
+from netsim.packet.address import Family, IPAddress, ip, network
+from netsim.packet.model import Packet, Proto, Udp
+from tests.support import routing_worlds as worlds
+
+I = np.int64
+PLACES = (None, "lo", "d0", "d1", "d2")
+SPECIAL = {
+    4: ("0.0.0.0", "255.255.255.255", "127.0.0.1", "127.9.9.9", "224.0.0.5", "8.8.8.8", "10.255.255.255", "169.254.1.1"),
+    6: ("::", "::1", "fe80::ff:fe00:10", "fe80::1", "ff02::1", "ff05::5", "2001:db8::1", "::255.255.255.255", "fec0::1"),
+}  # fmt: skip
+FLAGS = ("rp_filter", "accept_local", "route_localnet", "src_valid_mark")
+
+
+@st.composite
+def sysctls(draw: st.DrawFn) -> dict[str, str]:
+    held = {}
+    for name in draw(st.lists(st.sampled_from(FLAGS), max_size=4)):
+        where = draw(st.sampled_from(("all", "default", "d0", "d1", "lo")))
+        held[f"net.ipv4.conf.{where}.{name}"] = draw(st.sampled_from("012" if name == "rp_filter" else "01"))
+    for name in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+        if draw(st.booleans()):
+            held[name] = "1"
+    if draw(st.integers(0, 9)) == 0:
+        held["net.ipv6.conf.d1.disable_ipv6"] = "1"
+    return held
+
+
+@st.composite
+def namespaces(draw: st.DrawFn) -> Namespace:
+    four, six = draw(worlds.worlds(Family.IPV4)), draw(worlds.worlds(Family.IPV6))
+    down = draw(st.sets(st.sampled_from(("lo", "d0", "d1", "d2")), max_size=2)) if draw(st.booleans()) else set()
+    rules = [
+        rule for world in (four, six) for rule in ((*default_rules(world.family), *world.rules) if world.rules else ())
+    ]
+    return Namespace(
+        "ns",
+        links=tuple(replace(link, up=link.name not in down) for link in worlds.LINKS),
+        addresses=draw(st.permutations((*four.addresses, *six.addresses))),
+        routes=tuple(draw(st.permutations((*four.routes, *six.routes)))),
+        rules=tuple(rules),
+        sysctls=draw(sysctls()),
+    )
+
+
+def sharing(routes: Sequence[Route], run: tuple[Route, ...], at: int, without: Sequence[int]) -> Sequence[Route]:
+    """``routes`` with a shared run put in at ``at``."""
+    made: SequenceBuilder[Route] = SequenceBuilder()
+    made += routes[:at]
+    made.share(run, without)
+    made += routes[at:]
+    return made.build()
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> list[Namespace]:
+    """A namespace, and others that hold its routes in shared runs."""
+    first, run = draw(namespaces()), draw(namespaces()).routes
+    found = [first]
+    assert isinstance(run, tuple)
+    for _ in range(draw(st.integers(0, 2))):
+        one = draw(st.sampled_from((first, draw(namespaces()))))
+        without = draw(st.sets(st.integers(0, len(run) - 1), max_size=3)) if run else ()
+        at = draw(st.integers(0, len(one.routes)))
+        found.append(replace(one, routes=sharing(one.routes[: draw(st.integers(0, 4))], run, at, sorted(without))))
+    return found
+
+
+class Compiled:
+    def __init__(self, held: Sequence[Namespace]) -> None:
+        self.addresses, self.names = Addresses(), Names()
+        self.compiler = FibCompiler(self.addresses, self.names)
+        for number, namespace in enumerate(held):
+            self.compiler.add(number, namespace)
+        self.out = np.zeros(t.OUT_SIZE, np.int64)
+
+    def handle(self, address: IPAddress | None) -> np.int64:
+        return I(-1 if address is None else self.addresses.handle(address))
+
+    def name(self, device: str | None) -> np.int64:
+        return I(self.names.number(device or ""))
+
+    def ask(self, kernel, number: int, family: int, *given: np.int64) -> int:  # type: ignore[no-untyped-def]
+        return int(kernel(self.compiler.tables, self.addresses.words, I(number), I(family), *given, self.out))
+
+    def lookup(self, number: int, dst: IPAddress, src: IPAddress | None, iif, oif, mark: int, spread: int) -> int:  # type: ignore[no-untyped-def]
+        words = self.handle(dst), self.handle(src), self.name(iif), self.name(oif), I(mark), I(spread)
+        return self.ask(fib_lookup, number, dst.version, *words)
+
+    def result(self, code: int, family: int) -> FibResult:
+        """What a look-up said, as far as tables keep it."""
+        assert code >= 0
+        device, gateway, mtu, route, onlink = (int(n) for n in self.out[:5])
+        held = self.compiler.route_of(route) if route >= 0 else None
+        assert mtu == (held.mtu or 0 if held is not None else 0)
+        return FibResult(
+            t.TYPES.get(code),
+            held,
+            self.addresses.address(gateway, family) if gateway >= 0 else None,
+            self.names.name(device) or None,
+            onlink=bool(onlink),
+        )
+
+
+def points(held: Namespace, family: Family) -> list[IPAddress]:
+    """Addresses in and around everything configured, and the special ones."""
+    found = {ip(text) for text in SPECIAL[family]}
+    prefixes = [a.interface.network for a in held.addresses] + [r.destination for r in held.routes]
+    for prefix in (p for p in prefixes if p.version == family):
+        first, last = int(prefix.network_address), int(prefix.broadcast_address)
+        found |= {type(prefix.network_address)(n) for n in (first, first + 1, last) if n < 1 << family.bits}
+    found |= {a.interface.ip for a in held.addresses if a.interface.version == family}
+    found |= {
+        hop.gateway for r in held.routes for hop in (*r.nexthops, r) if hop.gateway and hop.gateway.version == family
+    }
+    return sorted(found, key=int)
+
+
+def asked(held: Namespace, dice: Random, count: int) -> Iterator[tuple[IPAddress, IPAddress | None, int]]:
+    """(destination, source, mark) for ``count`` destinations of each family."""
+    for family in Family:
+        known = points(held, family)
+        for dst in dice.sample(known, min(count, len(known))):
+            src = dice.choice(known) if dice.randrange(4) else None
+            yield dst, src, dice.choice((0, 1, 0x40, 0x140))
+
+
+@pytest.fixture(params=[(1, 2), (2, 32), (32, 1), (32, 32)], ids="share {0[0]} hash {0[1]}".format)
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are shared, and own tables hashed, from these sizes on."""
+    monkeypatch.setattr(fib_runs, "SHARED_FROM", request.param[0])
+    monkeypatch.setattr(fib, "HASHED_FROM", request.param[1])
+
+
+SOME = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # worlds are large: shrinking takes minutes
+)
+
+
+@SOME
+@given(st.integers(0, 1 << 32), clusters())
+def test_lookups_say_what_fib_says(layout: None, seed: int, held: list[Namespace]) -> None:
+    compiled, dice = Compiled(held), Random(seed)
+    for number, namespace in enumerate(held):
+        reference = Fib(namespace)
+        for dst, src, mark in asked(namespace, dice, 16):
+            for iif, oif in ((None, None), (dice.choice(PLACES), dice.choice(PLACES))):
+                spread = dice.randrange(2) if src is not None else 0
+                value = interpreter.flow_hash(packet(src or dst, dst), scene(namespace)) if spread else 0
+                found = reference.lookup(dst, src=src, iif=iif, oif=oif, mark=mark, flow_hash=value)
+                code = compiled.lookup(number, dst, src, iif, oif, mark, spread)
+                if code != -BAIL:
+                    said = compiled.result(code, dst.version)
+                    assert said == shown(found), (dst, src, iif, oif, mark)
+                    assert said.route is None or found.route is None or said.route.provenance is found.route.provenance
+                else:
+                    assert maybe_mapped(dst)
+
+
+def shown(found: FibResult) -> FibResult:
+    """Less what tables do not keep."""
+    return replace(found, prefsrc=None, table=0, rule=None, alternatives=())
+
+
+def maybe_mapped(address: IPAddress) -> bool:
+    return address.version == 6 and int(address) >> 32 == 0xFFFF
+
+
+def packet(src: IPAddress, dst: IPAddress) -> Packet:
+    return Packet(src, dst, Proto.UDP, Udp(1, 2))
+
+
+def scene(namespace: Namespace) -> interpreter.Scene:
+    return interpreter.Scene(namespace)
+
+
+@SOME
+@given(st.integers(0, 1 << 32), clusters())
+def test_what_an_address_is(layout: None, seed: int, held: list[Namespace]) -> None:
+    compiled, dice = Compiled(held), Random(seed)
+    for number, namespace in enumerate(held):
+        reference = Fib(namespace)
+        for address, _, _ in asked(namespace, dice, 40):
+            kind = compiled.ask(address_type, number, address.version, compiled.handle(address))
+            local = compiled.ask(is_local, number, address.version, compiled.handle(address))
+            if kind == -BAIL:
+                assert maybe_mapped(address) or reference.address_type(address) == "THROW"
+                assert local == -BAIL
+            else:
+                assert kind == ADDRESS_TYPES[reference.address_type(address)], address
+                assert local == reference.is_local(address)
+
+
+@SOME
+@given(st.integers(0, 1 << 32), clusters())
+def test_ingress_checks(layout: None, seed: int, held: list[Namespace]) -> None:
+    compiled, dice = Compiled(held), Random(seed)
+    for number, namespace in enumerate(held):
+        at = scene(namespace)
+        for dst, src, mark in asked(namespace, dice, 20):
+            if src is None:
+                continue
+            iif = dice.choice(PLACES[1:])
+            oif = dice.choice(PLACES)
+            ends = compiled.handle(src), compiled.handle(dst), compiled.name(iif)
+            reason = compiled.ask(martian, number, src.version, *ends)
+            if reason == -BAIL:
+                assert maybe_mapped(src) or maybe_mapped(dst)
+            else:
+                assert told(reason, validation.martian(at, src, dst, iif), src, dst, iif)
+            reason = compiled.ask(validate_source, number, src.version, *ends, compiled.name(oif), I(mark))
+            assert told(reason, validation.validate_source(at, src, dst, iif, oif=oif, mark=mark), src, dst, iif)
+
+
+def told(reason: int, text: str | None, src: IPAddress, dst: IPAddress, iif: str) -> bool:
+    """Is the reason that of the text? What the tables do not tell is left open."""
+    if not reason or text is None:
+        return reason == 0 and text is None
+    pattern = re.escape(REASONS[reason].replace("{src}", str(src)).replace("{dst}", str(dst)).replace("{iif}", iif))
+    return re.fullmatch(re.sub(r"\\{\w+\\}", r"\\S+", pattern), text) is not None
+
+
+@SOME
+@given(st.integers(0, 1 << 32), clusters())
+def test_source_addresses(layout: None, seed: int, held: list[Namespace]) -> None:
+    compiled, dice = Compiled(held), Random(seed)
+    for number, namespace in enumerate(held):
+        reference = Fib(namespace)
+        for near, _, _ in asked(namespace, dice, 30):
+            device = dice.choice(("lo", "d0", "d1", "d2", "gone"))
+            found = compiled.ask(select_source, number, near.version, compiled.name(device), compiled.handle(near))
+            if found == -BAIL:
+                assert maybe_mapped(near)
+            else:
+                chosen = compiled.addresses.address(found, near.version) if found >= 0 else None
+                assert chosen == reference.select_source(device, near), (device, near)
+
+
+@given(namespaces(), namespaces())
+@settings(max_examples=50, deadline=None)
+def test_devices_and_replacing_a_namespace(old: Namespace, new: Namespace) -> None:
+    compiled = Compiled([new, replace(old, links=(*old.links, Link("extra", LinkKind.DUMMY)))])
+    compiled.compiler.add(1, new)
+    sysctls = Sysctls(new.sysctls)
+    for number in (0, 1):
+        for family in Family:
+            F = compiled.compiler.tables
+            assert forwarding(F, I(number), I(family)) == sysctls.forwarding(family)
+        for device in (*PLACES[1:], "extra", "gone"):
+            flags = int(device_flags(F, I(number), compiled.name(device)))
+            link = next((link for link in new.links if link.name == device), None)
+            if link is None:
+                assert flags == 0
+                continue
+            assert bool(flags & t.UP) == link.up
+            assert bool(flags & t.LOOPBACK) == (device == "lo")
+            assert flags >> t.RP_SHIFT & t.RP_MASK == sysctls.device("rp_filter", device)
+            named = (
+                (t.ACCEPT_LOCAL, "accept_local"),
+                (t.ROUTE_LOCALNET, "route_localnet"),
+                (t.SRC_VALID_MARK, "src_valid_mark"),
+            )
+            for bit, name in named:
+                assert bool(flags & bit) == bool(sysctls.device(name, device))
+
+
+@given(st.sampled_from(Family), st.data())
+def test_flow_hash(family: Family, data: st.DataObject) -> None:
+    src, dst = data.draw(st.ip_addresses(v=family)), data.draw(st.ip_addresses(v=family))
+    addresses = Addresses()
+    handles = I(addresses.handle(src)), I(addresses.handle(dst))
+    value = flow_hash(addresses.words, I(family), *handles)
+    assert value == interpreter.flow_hash(packet(src, dst), scene(Namespace("ns")))
+
+
+def test_ports_in_the_flow_hash_are_for_the_interpreter() -> None:
+    hops = NextHop(ip("10.0.0.1"), "d0"), NextHop(ip("10.0.1.1"), "d1")
+    route = Route(network("0.0.0.0/0"), nexthops=hops)
+    held = Namespace("ns", worlds.LINKS, routes=(route,), sysctls={"net.ipv4.fib_multipath_hash_policy": "1"})
+    compiled = Compiled([held])
+    assert compiled.lookup(0, ip("8.8.8.8"), ip("10.0.0.9"), None, None, 0, 1) == -BAIL
+    assert compiled.lookup(0, ip("8.8.8.8"), ip("10.0.0.9"), None, None, 0, 0) == t.UNICAST
+    assert compiled.lookup(0, ip("8.8.8.8"), ip("10.0.0.9"), None, "d1", 0, 0) == t.UNICAST
+
+
+def test_an_unknown_namespace_is_a_fault() -> None:
+    compiled = Compiled([])
+    for number in (0, 70, 1 << 20):
+        assert compiled.lookup(number, ip("8.8.8.8"), None, None, None, 0, 0) == -FAULT
+        assert list(compiled.out[:2]) == [t.FAULT_NAMESPACE, number]
+
+
+def test_a_shared_run_is_compiled_once() -> None:
+    run = tuple(Route(network(f"10.1.{n}.0/24"), device="d0", scope="link") for n in range(200))
+    held = [Namespace(f"n{n}", worlds.LINKS, routes=sharing((), run, 0, [n])) for n in range(150)]
+    compiled = Compiled(held)
+    rows = compiled.compiler.tables.route["type"]
+    assert int(np.count_nonzero(rows)) < 200 + 150 * 30
+    for n in range(150):
+        assert compiled.lookup(n, ip(f"10.1.{n}.9"), None, None, None, 0, 0) == t.NO_ROUTE
+        assert compiled.lookup(n, ip(f"10.1.{n + 1}.9"), None, None, None, 0, 0) == t.UNICAST
+
+
+def test_a_number_that_no_route_has() -> None:
+    with pytest.raises(IndexError, match="is no route's number"):
+        Compiled([]).compiler.route_of(0)
