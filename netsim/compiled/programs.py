@@ -17,7 +17,7 @@ array of 32-bit words, ``code``, where what is read together lies together, at w
     slot    key · 0 (free), place << 1 | 1, or address << 1 of a list: count, then places, ascending
     draws   address of their chances · the chains they lead to, if they all jump; else 0
     chances count · in 2**64ths, high word and low word
-    table   scope of its sets · 1 if it asks for types of addresses · scopes, how many · kind and number of each scope
+    scopes  how many · kind and number of each: those of a table, see ``tables``
 
 A chain is one block: its header, what draws lead to, the constraints that no chain had before, its rules. It begins on a
 cache line, and of a KUBE-SVC chain of any length packets read the first two, of a KUBE-SEP chain one. A rule of a long
@@ -96,6 +96,7 @@ BY_HASH, BY_INTERVAL = range(2)
 BY_MASK, BY_PREFIX6 = range(2)
 RCHECK, UPDATE, SET = range(3)
 
+table_dtype = np.dtype([("scopes", "u4"), ("sets", "u4"), ("types", "u4"), ("pad", "u4")])
 resolution_dtype = np.dtype([("scope", "u4"), ("name", "u4"), ("found", "u4"), ("used", "u4")])
 nat_dtype = np.dtype(
     [
@@ -118,6 +119,7 @@ class Programs(NamedTuple):
     name // PAGE]`` is the page of ``pages``, 0 if there is none, that says what the names mean there.
     """
 
+    tables: Any  # where the scopes are; the scope of the sets; 1 if SRC_TYPE and DST_TYPE must be filled in
     code: Any  # uint32
     resolution: Any  # open addressing by (scope, name), a power of two in size
     directory: Any  # uint32, (scopes, pages)

@@ -25,6 +25,7 @@ from netsim.compiled.jit import kernel
 from netsim.compiled.lowered import Code, Lowered, Lowering, Pools, encoded
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
+from netsim.compiled.staged import StagedRows
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Hook, Nat, Verdict
 from netsim.linux.netfilter.rule import Chain, Rule
@@ -54,7 +55,8 @@ class RuleCompiler:
         self._indexer = ChainIndexer(addresses, self._code)
         self._resolution, self._pages = _Resolution(), _Pages()
         self._name_bits = _NameBits(names, self._pools.prefixes)
-        self._instances: dict[int, _Instance] = {}
+        self._tables = StagedRows(p.table_dtype)
+        self._instances: list[_Instance] = []
         self._held: dict[Hashable, _Instance] = {}  # by (scope, family, name of the table)
         self._alike: dict[Hashable, int] = {}  # tables by what they consist of
         self._scope_numbers: dict[Hashable, int] = {}
@@ -77,9 +79,9 @@ class RuleCompiler:
         sets = self._number(("sets", id(ipsets)) if ipsets else "no sets", ipsets)
         number = self._alike.get((scopes, sets, table.name))
         if number is None:
-            number = self._code.add([sets, 0, len(scopes), *[word for scope in scopes for word in scope]])
-            self._alike[scopes, sets, table.name] = number
-            self._instances[number] = _Instance(number, table, family, ipsets, scopes)
+            where = self._code.add([len(scopes), *[word for scope in scopes for word in scope]])
+            number = self._alike[scopes, sets, table.name] = self._tables.append((where, sets, 0, 0))
+            self._instances.append(_Instance(number, table, family, ipsets, scopes))
         self._held[key] = _Instance(number, table, family, ipsets, scopes)
         return number
 
@@ -91,7 +93,7 @@ class RuleCompiler:
     def fault(self, a: int, b: int) -> None:
         """Supply what a walk missed (R[FAULT_A], R[FAULT_B]); run the packet again with fresh ``programs``."""
         if b == p.NEEDS_TYPES:
-            self._code.array[a + 1] = 1
+            self._tables.array[a]["types"] = 1
         elif b != p.NEEDS_PROGRAMS:
             self._resolve(self._instances[a], self._pools.names.name(b), b)
 
@@ -119,13 +121,14 @@ class RuleCompiler:
 
     def uses_types(self, number: int) -> bool:
         """Must SRC_TYPE and DST_TYPE be filled in before this table is walked? Becomes true at the first FAULT for them."""
-        return bool(self._code.array[number + 1])
+        return bool(self._tables.array[number]["types"])
 
     @property
     def programs(self) -> Programs:
         """All that is compiled by now."""
         directory, pages = self._pages.arrays
         return Programs(
+            self._tables.array,
             self._code.array,
             self._resolution.array,
             directory,

@@ -42,10 +42,10 @@ def resolve(resolution: Any, scope: Any, name: Any) -> Any:
 
 
 @kernel
-def _named(code: Any, resolution: Any, directory: Any, pages: Any, table: Any, name: Any) -> Any:
-    """The address of the chain called ``name`` in a table: the first of its scopes that knows it decides. 0, or MISSING."""
-    last = table + 1 + 2 * _I(code[table + 2])
-    for at in range(table + 3, last + 1, 2):
+def _named(code: Any, resolution: Any, directory: Any, pages: Any, scopes: Any, name: Any) -> Any:
+    """The address of the chain called ``name``: the first of a table's scopes that knows it decides. 0, or MISSING."""
+    last = scopes - 1 + 2 * _I(code[scopes])
+    for at in range(scopes + 1, last + 1, 2):
         if code[at] == p.COMPLETE:
             found = resolve(resolution, code[at + 1], name)
             if found == 0:
@@ -190,9 +190,9 @@ def _slot(code: Any, words: Any, R: Any, group: Any) -> Any:
     wrap = U(size - 1)
     place = key & wrap
     while True:
-        at = slots + 2 * _I(place)
-        value = code[at + 1]
-        if value == 0 or U(code[at]) == key:
+        slot = slots + 2 * _I(place)
+        value = code[slot + 1]
+        if value == 0 or U(code[slot]) == key:
             return value
         place = (place + _ONE) & wrap
 
@@ -229,8 +229,8 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
                 if found != _NO:
                     return _I(-found)
             here += 1
-    for here in range(_from(code, rest, rest_count, at), rest + rest_count):
-        place = _I(code[here])
+    for entry in range(_from(code, rest, rest_count, at), rest + rest_count):
+        place = _I(code[entry])
         if place >= best:
             break
         found = _pure(code, name_bits, words, R, rules + p.LINE * place)
@@ -344,7 +344,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
     R[EVALUATED], R[HITS], R[DRAWS] and R[PLANNED] go on from what they are; R[NOTRACK] and R[BY_POLICY] are set anew.
     """
     code = P.code
-    table, chain, at = _I(table), _I(builtin), _I(0)
+    scopes, chain, at = _I(P.tables[table]["scopes"]), _I(builtin), _I(0)
     depth, hops = 0, 0
     R[r.NOTRACK] = 0
     R[r.BY_POLICY] = 0
@@ -413,7 +413,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
         else:
             R[r.EVALUATED] += _U32(count - at)
         if action == p.TO_CHAIN or action == p.TO_CHAIN_FOR_GOOD:
-            found_chain = _named(code, P.resolution, P.directory, P.pages, table, argument)
+            found_chain = _named(code, P.resolution, P.directory, P.pages, scopes, argument)
             if found_chain == 0:
                 R[r.FAULT_A] = table
                 R[r.FAULT_B] = argument
