@@ -210,7 +210,7 @@ class ChainIndexer:
         )
 
     def _slots(self, slots: npt.NDArray[np.uint32]) -> int:
-        self._code.align(p.LINE, p.LINE)
+        self._code.aligned(2 * p.LINE)
         return self._code.add_array(slots)
 
     def _parts(self, shape: tuple[Part, ...]) -> int:

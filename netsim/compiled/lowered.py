@@ -17,6 +17,7 @@ from netsim.compiled.staged import StagedRows
 from netsim.compiled.words import Words
 from netsim.linux.netfilter.base import Match, Nat, NatKind, Target, Verdict
 from netsim.linux.netfilter.lowering import Column, Constraint, Effect, Kind, Opaque
+from netsim.linux.netfilter.match.comment import Comment
 from netsim.linux.netfilter.match.recent import Recent
 from netsim.linux.netfilter.rule import Rule
 from netsim.linux.netfilter.target.connmark import ConnMark
@@ -27,6 +28,7 @@ Code = tuple[int, int, int, int, int, int]  # kind, column, negated, mode, a, b
 ALL = 0xFFFFFFFF
 HALF = 1 << 31  # what the kernel's random numbers are below
 NAT_KINDS = tuple(NatKind)
+_NAT_NUMBERS = {kind: number for number, kind in enumerate(NAT_KINDS)}
 COLUMNS: Mapping[Column, int] = {column: number for number, column in enumerate(Column) if column is not Column.PACKET}
 _MAY_LACK = {r.SPORT, r.DPORT, r.TCP_FLAGS, r.ICMP_TYPE, r.ICMP_CODE, r.CT_MARK}
 _PORTS = (r.SPORT, r.DPORT)
@@ -52,6 +54,16 @@ class Lowered(NamedTuple):
     argument: int
 
 
+class _Match(NamedTuple):
+    """A match: its constraints, and the same as pure ones, the bits of HAS that these need, and what follows them."""
+
+    match: Match  # kept, because it is known by identity
+    codes: tuple[Code, ...]
+    pure: tuple[Code, ...]
+    need: int
+    ordered: tuple[Code, ...]
+
+
 class Pools:
     """What rules refer to, each thing once. ``reasons``: why a rule is left to the interpreter."""
 
@@ -70,7 +82,7 @@ class Pools:
         self._reasons: dict[str, int] = {}
         self._lists: dict[tuple[Code, ...], int] = {(): 0}
         self._ranges: dict[tuple[tuple[int, int], ...], int] = {}
-        self._nats: dict[Nat, int] = {}
+        self._nats: dict[tuple[int, ...], int] = {}
         self._marks: dict[tuple[int, int, int], int] = {}
         self._runs: dict[tuple[int, ...], int] = {}
 
@@ -105,20 +117,19 @@ class Pools:
         return found
 
     def nat(self, nat: Nat) -> int:
-        found = self._nats.get(nat)
+        flags = p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
+        low = high = 0
+        if nat.low is not None:
+            flags |= p.NAT_ADDRESS
+            low = self.addresses.handle(nat.low)
+            high = low if nat.high is None else self.addresses.handle(nat.high)
+        if nat.port_low is not None:
+            flags |= p.NAT_PORTS
+        row = _NAT_NUMBERS[nat.kind], flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
+        key = (*row, 0 if nat.low is None else nat.low.version)
+        found = self._nats.get(key)
         if found is None:
-            flags = (
-                p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
-            )
-            low = high = 0
-            if nat.low is not None:
-                flags |= p.NAT_ADDRESS
-                low = self.addresses.handle(nat.low)
-                high = low if nat.high is None else self.addresses.handle(nat.high)
-            if nat.port_low is not None:
-                flags |= p.NAT_PORTS
-            row = NAT_KINDS.index(nat.kind), flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
-            found = self._nats[nat] = self.nats.append(row)
+            found = self._nats[key] = self.nats.append(row)
             self.nat_values.append(nat)
         return found
 
@@ -161,20 +172,24 @@ class Lowering:
 
     def __init__(self, pools: Pools, family: Family) -> None:
         self.pools, self.family = pools, family
-        self._matches: dict[int, tuple[Match, tuple[Code, ...]]] = {}
+        self._matches: dict[int, _Match] = {}
         self._targets: dict[int, tuple[Target, tuple[int, int]]] = {}
 
     def rule(self, rule: Rule) -> Lowered:
-        codes = self._header(rule)
+        pure, need = self._header(rule), 0
+        ordered: tuple[Code, ...] = ()
         for match in rule.matches:
-            codes += self._match(match)
-        end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
-        pure, need = [], 0
-        for code in codes[:end]:
-            if code[0] == p.HAVING:
-                need |= code[4]
+            if type(match) is Comment:
+                continue
+            held = self._matches.get(id(match))
+            if held is None:
+                held = self._matches[id(match)] = self._split(match)
+            if ordered:
+                ordered += held.codes
             else:
-                pure.append(code)
+                pure += held.pure
+                need |= held.need
+                ordered = held.ordered
         if need:
             pure.insert(0, (p.HAVING, r.HAS, 0, 0, need, 0))
         if rule.jump is not None:
@@ -184,7 +199,10 @@ class Lowering:
             action, argument = self._target(rule.target)
         else:
             action, argument = p.GO_ON, 0
-        return Lowered((*pure, *codes[end:]), len(pure), action, argument)
+        codes = (*pure, *ordered)
+        if len(codes) > 255:
+            codes, pure = (self._opaque("more than 255 constraints in a rule"),), []
+        return Lowered(codes, len(pure), action, argument)
 
     def _header(self, rule: Rule) -> list[Code]:
         codes: list[Code] = []
@@ -229,16 +247,15 @@ class Lowering:
             yield p.EQUAL, column, int(negated), 0, self.pools.devices.number(pattern), 0
 
     # -- matches ---------------------------------------------------------------------------------------------------------
-    def _match(self, match: Match) -> tuple[Code, ...]:
-        held = self._matches.get(id(match))
-        if held is not None:
-            return held[1]
-        constraints = match.lower()
-        if not constraints:
-            return ()
-        codes = tuple([code for constraint in constraints for code in self._constraint(constraint, match)])
-        self._matches[id(match)] = match, codes
-        return codes
+    def _split(self, match: Match) -> _Match:
+        codes = tuple([code for constraint in match.lower() for code in self._constraint(constraint, match)])
+        end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
+        need = 0
+        for code in codes[:end]:
+            if code[0] == p.HAVING:
+                need |= code[4]
+        pure = tuple([code for code in codes[:end] if code[0] != p.HAVING])
+        return _Match(match, codes, pure, need, codes[end:])
 
     def _constraint(self, constraint: Constraint | Opaque, match: Match) -> Iterator[Code]:
         if isinstance(constraint, Opaque):

@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from netsim.compiled import words
 from netsim.compiled.recent_table import plan_dtype
 
 # Kinds of constraints. Up to RANGES6 they are pure: they ask one register. WIDE ones have a ``b``.
@@ -85,7 +86,7 @@ PAGE = 1 << PAGE_BITS  # names a page
 NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in for this table from now on
 NEEDS_PROGRAMS = 0xFFFFFFFE  # the programs are older than a device name of the packet
 
-LINE = 16  # words in a cache line
+LINE = words.LINE  # words in a cache line
 HEADER, RULE = 4, 4  # words of a chain's header, and of a rule in a short chain; in a long one it has a line
 RUN, META, ARGUMENT, LIST = range(4)  # words of a rule
 GROUP = 8

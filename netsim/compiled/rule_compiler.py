@@ -22,7 +22,7 @@ from netsim.compiled.addresses import Addresses
 from netsim.compiled.chain_index import FROM, ChainIndexer
 from netsim.compiled.hashing import START, U, fold
 from netsim.compiled.jit import kernel
-from netsim.compiled.lowered import Code, Lowered, Lowering, Pools, encoded
+from netsim.compiled.lowered import Lowered, Lowering, Pools, encoded
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
 from netsim.compiled.staged import StagedRows
@@ -218,23 +218,23 @@ class RuleCompiler:
         """The block of a short chain: header, draws, constraints that no chain had before, rules."""
         pools, code = self._pools, self._code
         runs = self._runs(lowered)
-        size = p.HEADER + sum(map(len, runs.values()))
-        fresh: dict[tuple[Code, ...], list[int]] = {}
-        for one in lowered:
-            if one.codes and one.codes not in fresh and not pools.list_of(one.codes):
-                fresh[one.codes] = words = encoded(one.codes)
-                size += len(words)
-        at = code.align(size + p.RULE * len(lowered), p.LINE)
-        block = [len(lowered) | policy, self._rules, at + size, index]
+        block = [len(lowered) | policy, self._rules, 0, index]
+        at = code.aligned(p.HEADER + p.RULE * len(lowered))  # from here to the end nothing else is written
         draws = {}
         for place, words in runs.items():
-            draws[place] = at + len(block)
+            draws[place] = len(block)
             block += words
-        for codes, words in fresh.items():
-            pools.keep_list(codes, at + len(block))
-            block += words
-        for place, (codes, pure, action, argument) in enumerate(lowered):
-            block += draws.get(place, 0), pure | len(codes) << 8 | action << 16, argument, pools.list_of(codes)
+        lists = []
+        for one in lowered:
+            held = pools.list_of(one.codes)
+            if not held and one.codes:
+                held = at + len(block)
+                pools.keep_list(one.codes, held)
+                block += encoded(one.codes)
+            lists.append(held)
+        block[2] = at + len(block)
+        for place, ((codes, pure, action, argument), held) in enumerate(zip(lowered, lists)):
+            block += draws[place] + at if place in draws else 0, pure | len(codes) << 8 | action << 16, argument, held
         return code.add(block)
 
     def _write_long(self, lowered: Sequence[Lowered], policy: int, index: int) -> int:
@@ -244,7 +244,7 @@ class RuleCompiler:
         outside = {one.codes for one in lowered if len(one.codes) > 4 and not pools.list_of(one.codes)}
         for codes in outside:
             pools.keep_list(codes, code.add(encoded(codes)))
-        at = code.align(p.LINE, p.LINE)
+        at = code.aligned(2 * p.LINE)
         block = [len(lowered) | policy, self._rules, at + p.LINE, index] + [0] * (p.LINE - p.HEADER)
         for place, (codes, pure, action, argument) in enumerate(lowered):
             held = pools.list_of(codes)
@@ -259,18 +259,18 @@ class RuleCompiler:
 
     def _runs(self, lowered: Sequence[Lowered]) -> dict[int, list[int]]:
         """The runs of draws, rules in a row that hold nothing but one, by their first place: as words."""
-        found = {}
-        place = 0
-        while place < len(lowered):
-            end = place
-            while end < len(lowered) and len(lowered[end].codes) == 1 and lowered[end].codes[0][0] == p.RANDOM:
-                end += 1
-            if end - place > 1:
-                run = lowered[place:end]
+        found: dict[int, list[int]] = {}
+        first = -1
+        for place, one in enumerate((*lowered, None)):
+            if one is not None and len(one.codes) == 1 and one.codes[0][0] == p.RANDOM:
+                first = place if first < 0 else first
+                continue
+            if 0 <= first < place - 1:
+                run = lowered[first:place]
                 words = [self._pools.run(tuple([one.codes[0][4] >> 1 for one in run]))]
                 words += [one.argument for one in run] if all(one.action == p.TO_CHAIN for one in run) else [0]
-                found[place] = words
-            place = max(end, place + 1)
+                found[first] = words
+            first = -1
         return found
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+LINE = 16  # words
+_PADDING = (0,) * 2 * LINE
+
 
 class Words:
     """Blocks are staged, and written when somebody looks. Address 0 is nothing's."""
@@ -22,15 +25,14 @@ class Words:
         """The address of the next word."""
         return self._written + len(self._staged)
 
-    def align(self, words: int, line: int) -> int:
-        """Skip to where a block of ``words`` crosses no more lines than it must, and begins with a pair of them (which
-        processors fetch together) if it needs more than one: the address it will have."""
+    def aligned(self, words: int) -> int:
+        """Skip to where a block of at least ``words`` should begin, and say where: on a cache line; on a pair of them,
+        which processors fetch together, if it needs more than one; right here if it still fits into this line."""
         at = self.end
-        if words > line:
-            line *= 2
+        line = LINE if words <= LINE else 2 * LINE
         over = at % line
         if over and over + words > line:
-            self._staged.extend([0] * (line - over))
+            self._staged.extend(_PADDING[: line - over])
             at += line - over
         return at
 
