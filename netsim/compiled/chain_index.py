@@ -197,7 +197,7 @@ class ChainIndexer:
         for at in np.flatnonzero(~single).tolist():
             held = places[firsts[at] : firsts[at] + counts[at]].tolist()
             values[at] = self._code.add([len(held), *held]) << 1
-        _fill(slots, keys.astype(np.uint32), values)
+        fill(slots, keys.astype(np.uint32), values)
         return (
             int(places.min()),
             int(places.max()),
@@ -293,7 +293,8 @@ def prefix_masks(length: int) -> tuple[int, int]:
 
 
 @kernel
-def _fill(slots: Any, keys: Any, values: Any) -> None:
+def fill(slots: Any, keys: Any, values: Any) -> None:
+    """Put ``values`` (none of them 0) under ``keys`` into empty ``slots``: (a power of two, 2) uint32."""
     mask = U(len(slots) - 1)
     for at in range(len(keys)):
         place = U(keys[at]) & mask

@@ -26,6 +26,7 @@ from netsim.packet.address import Family, IPNetwork
 Code = tuple[int, int, int, int, int, int]  # kind, column, negated, mode, a, b
 
 ALL = 0xFFFFFFFF
+SET = "set "  # before the name of a set among the names of chains
 HALF = 1 << 31  # what the kernel's random numbers are below
 NAT_KINDS = tuple(NatKind)
 _NAT_NUMBERS = {kind: number for number, kind in enumerate(NAT_KINDS)}
@@ -69,7 +70,7 @@ class Pools:
 
     def __init__(self, addresses: Addresses, names: Names) -> None:
         self.addresses, self.devices = addresses, names
-        self.names = Names()  # of chains ("NAME") and of sets ("set NAME", which no chain can be called)
+        self.names = Names()  # of chains and, behind ``SET``, of sets: no chain has a blank in its name
         self.code = Words()
         self.nats = StagedRows(p.nat_dtype)
         self.prefixes: dict[str, int] = {}
@@ -273,7 +274,11 @@ class Lowering:
                 yield p.RANDOM, 0, 0, 0, chance << 1, 0
         elif isinstance(match, Recent) and kind is Kind.STATEFUL:
             yield self._recent(match)
-        elif kind in (Kind.LOOKUP, Kind.STATEFUL):
+        elif kind is Kind.LOOKUP:
+            name, sides = value
+            packed = len(sides) | sum(1 << 8 + place for place, side in enumerate(sides) if side == "dst")
+            yield p.IN_SET, 0, int(negated), 0, self.pools.names.number(SET + name), packed
+        elif kind is Kind.STATEFUL:
             yield self._opaque(f"{match.name} remembers from packet to packet")
         else:
             column = COLUMNS[constraint.column]

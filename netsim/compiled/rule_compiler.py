@@ -21,8 +21,9 @@ from netsim.compiled import programs as p
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.chain_index import FROM, ChainIndexer
 from netsim.compiled.hashing import START, U, fold
+from netsim.compiled.ipset_tables import SetCompiler
 from netsim.compiled.jit import kernel
-from netsim.compiled.lowered import Lowered, Lowering, Pools, encoded
+from netsim.compiled.lowered import SET, Lowered, Lowering, Pools, encoded
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
 from netsim.compiled.staged import StagedRows
@@ -33,7 +34,6 @@ from netsim.linux.netfilter.table import Table
 from netsim.packet.address import Family
 
 _SMALL = 512  # chains in a dict; larger ones are compiled chain by chain
-_SET = "set "
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class RuleCompiler:
         self._code = self._pools.code
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
         self._indexer = ChainIndexer(addresses, self._code)
+        self._sets = SetCompiler(addresses, self._code)
         self._resolution, self._pages = _Resolution(), _Pages()
         self._name_bits = _NameBits(names, self._pools.prefixes)
         self._tables = StagedRows(p.table_dtype)
@@ -104,6 +105,15 @@ class RuleCompiler:
             self._resolve(instance, name, self._pools.names.number(name))
 
     def _resolve(self, instance: _Instance, name: str, number: int) -> None:
+        if name.startswith(SET):
+            sets = instance.ipsets
+            made = sets.get(name.removeprefix(SET))
+            found = p.MISSING
+            if made is not None:
+                reason = self._pools.reason(f"sets of type {made.type} are not compiled")
+                found = self._sets.compile(made, sets, reason)
+            self._resolution.add(int(self._tables.array[instance.number]["sets"]), number, found)
+            return
         for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
             chain = mapping.get(name)
             if chain is not None:

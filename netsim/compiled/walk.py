@@ -13,10 +13,11 @@ import numpy as np
 from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.hashing import START, U, draw, fold
+from netsim.compiled.ipset_tables import UNKNOWN, contains
 from netsim.compiled.jit import inlined, kernel
 from netsim.compiled.recent_table import last_seen
 
-_NO, _YES, _TYPES_MISSING, _STALE = 0, 1, 2, 3
+_NO, _YES, _TYPES_MISSING, _STALE, _SET_MISSING = range(5)
 _DEEPEST = 1024
 _BYTE, _FLAG = np.uint32(0xFF), np.uint32(1)
 _COUNT = np.uint32(0x7FFFFFFF)
@@ -277,8 +278,9 @@ def _recent(planned: Any, recent: Any, R: Any, mode: Any, column: Any, number: A
 
 
 @kernel
-def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: Any, now: Any) -> Any:
-    """The constraints of a rule that are asked in order: _YES, _NO, why to run again, or -1 less the reason to give up."""
+def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, table: Any, seed: Any, now: Any) -> Any:
+    """The constraints of a rule that are asked in order: _YES, _NO, why to run again (R[FAULT_B] has the name of a set that
+    is missing), or -1 less the reason to give up."""
     code = P.code
     at = _I(code[rule + p.LIST])
     pure = _I(code[rule + p.META] & _BYTE)
@@ -303,6 +305,16 @@ def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: An
                 return -1 - p.BAIL_SCRATCH
             if negated:
                 found = _NO if found == _YES else _YES
+        elif kind == p.IN_SET:
+            held = resolve(P.resolution, P.tables[table]["sets"], a)
+            if held == 0:
+                R[r.FAULT_B] = a
+                return _SET_MISSING
+            if held == p.MISSING:
+                return -1 - p.BAIL_SET
+            if code[held] == UNKNOWN:
+                return -1 - _I(code[held + 1])
+            found = _YES if contains(code, words, R, held, _I(code[at + 2])) != negated else _NO
         elif kind == p.OPAQUE:
             return -1 - _I(a)
         else:
@@ -330,6 +342,17 @@ def _change(code: Any, R: Any, action: Any, marks: Any) -> None:
         R[r.CT_MARK] = (R[r.CT_MARK] & ~clear) ^ (R[r.MARK] & other)
     else:
         R[r.MARK] = (R[r.MARK] & ~clear) ^ (R[r.CT_MARK] & other)
+
+
+@kernel
+def _again(R: Any, table: Any, why: Any) -> Any:
+    """FAULT, for what a constraint lacks."""
+    R[r.FAULT_A] = table
+    if why == _TYPES_MISSING:
+        R[r.FAULT_B] = p.NEEDS_TYPES
+    elif why == _STALE:
+        R[r.FAULT_B] = p.NEEDS_PROGRAMS
+    return _I(r.FAULT)
 
 
 @kernel
@@ -365,9 +388,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
                     break
                 place += 1
         if place < 0:
-            R[r.FAULT_A] = table
-            R[r.FAULT_B] = p.NEEDS_TYPES if place == -_TYPES_MISSING else p.NEEDS_PROGRAMS
-            return _I(r.FAULT)
+            return _again(R, table, -place)
         action, argument = _I(p.TO_RETURN), _I(0)
         if place < count:
             rule = rules + (p.RULE if index == 0 else p.LINE) * place
@@ -391,7 +412,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
                     rule += (p.RULE if index == 0 else p.LINE) * failed
                     meta = code[rule + p.META]
             elif (meta >> _8) & _BYTE != meta & _BYTE:
-                found = _impure(P, S, recent, words, R, rule, seed, now)
+                found = _impure(P, S, recent, words, R, rule, table, seed, now)
                 if found < 0:
                     return _I(r.BAIL) | (-1 - found) << 8
                 if found == _NO:
@@ -399,9 +420,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
                     at = place + 1
                     continue
                 if found != _YES:
-                    R[r.FAULT_A] = table
-                    R[r.FAULT_B] = p.NEEDS_TYPES if found == _TYPES_MISSING else p.NEEDS_PROGRAMS
-                    return _I(r.FAULT)
+                    return _again(R, table, found)
             if R[r.HITS] >= len(S.hits):
                 return _I(r.BAIL | p.BAIL_SCRATCH << 8)
             S.hits[R[r.HITS]] = code[chain + 1] + _U32(place)
