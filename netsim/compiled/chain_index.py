@@ -187,7 +187,9 @@ class ChainIndexer:
     def _hashed(self, shape: tuple[Part, ...], places: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> tuple[int, ...]:
         order = np.lexsort((places, hashes))
         places, hashes = places[order], hashes[order]
-        keys, firsts, counts = np.unique(hashes, return_index=True, return_counts=True)
+        firsts = np.flatnonzero(np.concatenate(((True,), hashes[1:] != hashes[:-1])))
+        counts = np.diff(firsts, append=len(hashes))
+        keys = hashes[firsts]
         size = 8
         while size < 2 * len(keys):
             size *= 2
