@@ -141,8 +141,8 @@ class ChainIndexer:
                 rows.append(made)
         rows.sort()
         rest.sort()
-        where = self._code.add(rest)
-        return self._code.add([len(rows), len(rest), where, *[word for row in rows for word in row]])
+        where = self._code.add([len(rest), *rest]) << 1 if rest else 0
+        return self._code.add([len(rows), where, *[word for row in rows for word in row]])
 
     def _settle(
         self,

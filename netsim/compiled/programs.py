@@ -11,7 +11,7 @@ array of 32-bit words, ``code``, where what is read together lies together, at w
     chain   rules: count | policy << 31 · number of the first rule · address of the rules · address of the index
     rule    address of the draws it begins · pure | all << 8 | action << 16 · argument · address of the constraints
     constraint   kind | column << 8 | negated << 16 | mode << 24 · a [· b]
-    index   groups · rest, how many · address of the rest's places, then 8 words a group:
+    index   groups, how many · the rest, as the value of a slot; then 8 words a group:
             first place · last place · slots · how many slots · kind · parts, how many · address of the parts · 0
     part    column | mode << 8 · mask, or length of an IPv6 prefix
     slot    key · 0 (free), place << 1 | 1, or address << 1 of a list: count, then places, ascending

@@ -202,14 +202,14 @@ def _slot(code: Any, words: Any, R: Any, group: Any) -> Any:
 def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: Any, best: Any, at: Any) -> Any:
     """In a long chain, the place of the first rule from ``at`` on whose pure constraints hold; ``best``, the chain's length,
     if there is none; -_TYPES_MISSING or -_STALE."""
-    rest_count, rest = _I(code[index + 1]), _I(code[index + 2])
-    first_group = index + 3
-    for group in range(first_group, first_group + p.GROUP * _I(code[index]), p.GROUP):
-        if _I(code[group]) >= best:
-            break
-        if _I(code[group + 1]) < at:
-            continue
-        value = _slot(code, words, R, group)
+    groups = _I(code[index])
+    for number in range(groups + 1):
+        value = code[index + 1]  # the rest comes last
+        if number < groups:
+            group = index + 2 + p.GROUP * number
+            if _I(code[group]) >= best or _I(code[group + 1]) < at:
+                continue
+            value = _slot(code, words, R, group)
         if value == 0:
             continue
         several = (value & _FLAG) == 0
@@ -230,15 +230,6 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
                 if found != _NO:
                     return _I(-found)
             here += 1
-    for entry in range(_from(code, rest, rest_count, at), rest + rest_count):
-        place = _I(code[entry])
-        if place >= best:
-            break
-        found = _pure(code, name_bits, words, R, rules + p.LINE * place)
-        if found == _YES:
-            return place
-        if found != _NO:
-            return _I(-found)
     return best
 
 
