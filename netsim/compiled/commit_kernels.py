@@ -25,6 +25,7 @@ from netsim.compiled.flows import (
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.recent_table import commit as commit_recent
 from netsim.compiled.tracking_kernels import bail, fault
+from netsim.compiled.unit import unit
 from netsim.compiled.world import LIBERAL
 
 U = np.uint64
@@ -49,8 +50,8 @@ def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
     e.c.rows[at, 1] += U(volume)
 
 
-@kernel
-def fold(e: Any, flow: Int, direction: Int) -> None:
+@unit
+def fold(e: Any, flow: Int, direction: Int) -> Int:
     """Move what the fast path has counted of one direction into the totals and the rules' counters."""
     hot, total = e.s.hot[flow], e.s.totals[flow]
     if direction:
@@ -66,23 +67,25 @@ def fold(e: Any, flow: Int, direction: Int) -> None:
         total["packets0"] += np.uint32(packets)
         total["bytes0"] += U(volume)
     if packets == 0 or place == 0:
-        return
+        return 0
     row = e.s.classes[place]
     first = np.int64(row["profile"])
     for at in range(first, first + np.int64(row["hits"])):
         item = np.int64(e.s.profiles[at])
         where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
         _count(e, where, item & 0x03FFFFFF, packets, volume)
+    return 0
 
 
-@kernel
-def forget_class(e: Any, flow: Int, direction: Int) -> None:
+@unit
+def forget_class(e: Any, flow: Int, direction: Int) -> Int:
     """The next packet of this direction takes the slow path again."""
     fold(e, flow, direction)
     if direction:
         e.s.hot[flow]["class1"] = 0
     else:
         e.s.hot[flow]["class0"] = 0
+    return 0
 
 
 @kernel
@@ -92,8 +95,8 @@ def forget_flow(e: Any, flow: Int) -> None:
     drop_flow(e.s, flow)
 
 
-@kernel
-def _check_stops(e: Any, x: Any) -> Int:
+@unit
+def check_stops(e: Any, x: Any) -> Int:
     """Do the stops make one flow that moves in step? Leaves in ``out``: its number (0: new), the direction, how many stops
     are its own, the tunnel's entry << 1 | direction (0: new, -1: no tunnel), the tunnel's first and last stop."""
     j = x.j
@@ -141,8 +144,8 @@ def _check_stops(e: Any, x: Any) -> Int:
     return 0
 
 
-@kernel
-def _check_new(e: Any, x: Any, own: Int) -> Int:
+@unit
+def check_new(e: Any, x: Any, own: Int) -> Int:
     """Can the stops of a new connection be one record? -1 or a code of ``bail``; else which stop translates."""
     j = x.j
     if own > 3:
@@ -176,8 +179,8 @@ def _check_new(e: Any, x: Any, own: Int) -> Int:
     return nat_at
 
 
-@kernel
-def _make(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
+@unit
+def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     """A new flow of the confirmed stops; 0 if there is no room."""
     r, j, s = x.r, x.j, e.s
     flow = new_flow(s)
@@ -214,8 +217,8 @@ def _make(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     return flow
 
 
-@kernel
-def _forget_dead(e: Any, x: Any) -> None:
+@unit
+def forget_dead(e: Any, x: Any) -> Int:
     """Records with the tuple of the new flow that have expired make room for it."""
     hot = e.s.hot
     v6 = 1 if x.r[rg.FAMILY] == 6 else 0
@@ -225,8 +228,9 @@ def _forget_dead(e: Any, x: Any) -> None:
     for _ in range(4):
         found = find_any(e.s, proto, src, dst, ports, v6)
         if found == 0 or alive(e.s, found >> 1, x.j[jn.NOW]) or hot[found >> 1]["proto"] == 0:
-            return
+            return 0
         forget_flow(e, found >> 1)
+    return 0
 
 
 @kernel
@@ -237,8 +241,8 @@ def _first_own(x: Any) -> Int:
     return 0
 
 
-@kernel
-def _touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
+@unit
+def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     """Bring the tunnel's entry up to date and tie it to the flow's direction: its number; 0 without a tunnel."""
     s, j = e.s, x.j
     found, first, last = x.out[3], x.out[4], x.out[5]
@@ -256,7 +260,7 @@ def _touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
         if number == 0:
             return -1
         entry = s.outer[number]
-        _free_outer(e, number)
+        free_outer(e, number)
         entry["born"] = now
         entry["status"] = v6
         entry["state"] = fl.UDP
@@ -274,13 +278,13 @@ def _touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     if flow != 0 and found == 0:
         entry["owner"] = owner
     elif entry["owner"] != owner or flow == 0:
-        _free_outer(e, number)
+        free_outer(e, number)
     entry["last"] = now
     return number
 
 
 @kernel
-def _free_outer(e: Any, number: Int) -> None:
+def free_outer(e: Any, number: Int) -> None:
     """From now on the entry keeps its own time; its owner must look after it packet by packet."""
     entry = e.s.outer[number]
     owner = np.int64(entry["owner"])
@@ -290,8 +294,8 @@ def _free_outer(e: Any, number: Int) -> None:
         forget_class(e, owner >> 1, owner & 1)
 
 
-@kernel
-def _classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
+@unit
+def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
     r, j, s = x.r, x.j, e.s
     hot, cold = s.hot[flow], s.cold[flow]
@@ -362,18 +366,18 @@ def _same_profile(s: Any, one: Int, other: Int, count: Int) -> Int:
     return True
 
 
-@kernel
+@unit
 def commit(e: Any, x: Any) -> Int:
     """0; or BAILED, or FAULTED for want of room: then nothing has been written."""
     r, j, s = x.r, x.j, e.s
     length, now = np.int64(j[jn.LENGTH_IN]), j[jn.NOW]
-    end = _check_stops(e, x)
+    end = check_stops(e, x)
     if end:
         return end
     flow, direction, own = x.out[0], x.out[1], x.out[2]
     nat_at = own
     if flow == 0 and own != 0:
-        nat_at = _check_new(e, x, own)
+        nat_at = check_new(e, x, own)
         if nat_at < 0:
             return -nat_at
     if s.counts[fl.HIGH] + 2 >= s.hot.shape[0] and s.counts[fl.N_FREE] == 0:
@@ -388,14 +392,14 @@ def commit(e: Any, x: Any) -> Int:
     x.out[7] = j[jn.OUTER_V6]
     if fresh and own != 0:
         x.out[6] = _first_own(x)
-        _forget_dead(e, x)
-        flow = _make(e, x, own, nat_at)
-    outer = _touch_outer(e, x, flow, direction)
+        forget_dead(e, x)
+        flow = make_flow(e, x, own, nat_at)
+    outer = touch_outer(e, x, flow, direction)
     for place in range(np.int64(r[rg.HITS])):
         _count(e, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
     planned = r[rg.PLANNED]
     if flow != 0:
-        _update(e, x, flow, direction, outer, fresh, length, now)
+        update(e, x, flow, direction, outer, fresh, length, now)
         r[rg.PLANNED] = planned
     j[jn.FLOW] = flow << 1 | direction
     if planned != 0:
@@ -403,8 +407,8 @@ def commit(e: Any, x: Any) -> Int:
     return 0
 
 
-@kernel
-def _update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, length: Int, now: Int) -> None:
+@unit
+def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, length: Int, now: Int) -> Int:
     j, s = x.j, e.s
     hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
     replied = hot["status"] & fl.SEEN_REPLY
@@ -437,12 +441,13 @@ def _update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, l
         _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         cold["outer0"] = outer
     if not fresh:
-        place = _classify(e, x, flow, direction, outer)
+        place = classify(e, x, flow, direction, outer)
         fold(e, flow, direction)
         if direction:
             hot["class1"] = place
         else:
             hot["class0"] = place
+    return 0
 
 
 @kernel

@@ -22,8 +22,10 @@ from netsim.compiled.engine_tables import OTHER_ORIGINS
 from netsim.compiled.flows import find_any, inverted_ports, outer_alive
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.machine import enter, run
-from netsim.compiled.tcp_kernel import OK, tcp_advance
+from netsim.compiled.tcp_kernel import OK
 from netsim.compiled.tracking_kernels import fault
+from netsim.compiled.unit import unit
+from netsim.compiled.units import tcp_advance
 
 U = np.uint64
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
@@ -49,7 +51,7 @@ def load_segment(x: Any, b: Any, i: Int) -> None:
     x.segment[5] = np.int64(b.length[i]) - header_bytes(b.flags[i] & 1) - 20 - np.int64(b.tcp_options[i])
 
 
-@kernel
+@unit
 def prepare(e: Any, x: Any, b: Any, i: Int, serial: Int) -> Int:
     """Registers and journey of packet ``i``: where it starts, or AT_FAULT for a namespace that has not been added."""
     r, j = x.r, x.j
@@ -94,7 +96,7 @@ def prepare(e: Any, x: Any, b: Any, i: Int, serial: Int) -> Int:
     return jn.AT_ARRIVE
 
 
-@kernel
+@unit
 def slow(e: Any, x: Any, b: Any, o: Any, i: Int, serial: Int) -> Int:
     """DONE with the result written; or why not."""
     r, j = x.r, x.j
@@ -185,10 +187,7 @@ def fast(e: Any, x: Any, b: Any, o: Any, i: Int) -> Int:
             return False
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]
-        answer = tcp_advance(
-            x.tcp[0], direction == 1, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4],
-            x.segment[5], row["tcp"] == 2,
-        )  # fmt: skip
+        answer = tcp_advance(x.tcp, x.segment, direction, row["tcp"] == 2)
         if answer != OK:
             return False
         s.tcp[flow] = x.tcp[0]

@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.unit import unit
 
 U = np.uint64
 Array = Any  # a structured array; numba knows its fields
@@ -235,7 +236,7 @@ def alive(s: FlowState, flow: Int, now: Int) -> Int:
 def entry_at(s: FlowState, flow: Int, ns: Int) -> Int:
     """The place of ``ns`` among the flow's namespaces; -1 if it holds no entry there."""
     cold = s.cold[flow]
-    for place in range(cold["count"]):
+    for place in range(np.int64(cold["count"])):
         if cold["ns"][place] == ns:
             return place
     return -1
@@ -269,7 +270,7 @@ def add_elsewhere(s: FlowState, h: Int) -> Int:
     return True
 
 
-@kernel
+@unit
 def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, now: Int) -> Int:
     """The entry of ``ns`` for this tuple: flow << 1 | direction (1: the tuple is a reply). ``NONE`` or ``ELSEWHERE``."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
@@ -343,7 +344,7 @@ def source_key(proto: Int, src: Int, port: Int, ipv6: Int) -> Int:
     return tuple_hash(proto, src, 0xFFFFFFFF, port << 16, ipv6)
 
 
-@kernel
+@unit
 def same_source(s: FlowState, ns: Int, proto: Int, src: Int, port: Int, ipv6: Int, now: Int) -> Int:
     """Does ``ns`` hold another connection from this address and port (``find_appropriate_src``)?"""
     node = np.int64(s.sources[source_hash(s, proto, src, port)])
@@ -357,9 +358,9 @@ def same_source(s: FlowState, ns: Int, proto: Int, src: Int, port: Int, ipv6: In
                 have = hot["s1_src"] if behind else hot["s0_src"]
                 have_port = (hot["s1_ports"] if behind else hot["s0_ports"]) >> 16
                 if have == src and have_port == port:
-                    return True
+                    return 1
         node = np.int64(s.sources_next[flow, stage])
-    return False
+    return 0
 
 
 @kernel
@@ -412,8 +413,8 @@ def _unchain_source(s: FlowState, flow: Int, stage: Int, proto: Int, src: Int, p
         node = np.int64(after)
 
 
-@kernel
-def link_flow(s: FlowState, flow: Int) -> None:
+@unit
+def link_flow(s: FlowState, flow: Int) -> Int:
     """Make a filled-in record findable."""
     hot = s.hot[flow]
     v6 = np.int64(hot["status"] & 1)
@@ -427,6 +428,7 @@ def link_flow(s: FlowState, flow: Int) -> None:
     if hot["s0_src"] != hot["s1_src"] or hot["s0_ports"] >> 16 != hot["s1_ports"] >> 16:
         _chain_source(s, flow, 1, hot["proto"], hot["s1_src"], hot["s1_ports"] >> 16)
     s.counts[N_FLOWS] += 1
+    return 0
 
 
 @kernel
@@ -436,14 +438,14 @@ def new_flow(s: FlowState) -> Int:
     if free != 0:
         s.counts[N_FREE] = np.int64(s.hot[free]["s0_src"])
         return free
-    if s.counts[HIGH] + 1 >= s.hot["shape"][0]:
+    if s.counts[HIGH] + 1 >= s.hot.shape[0]:
         return 0
     s.counts[HIGH] += 1
     return s.counts[HIGH]
 
 
-@kernel
-def drop_flow(s: FlowState, flow: Int) -> None:
+@unit
+def drop_flow(s: FlowState, flow: Int) -> Int:
     """Forget a flow; its outer entries keep their own time from now on."""
     hot = s.hot[flow]
     cold = s.cold[flow]
@@ -464,6 +466,7 @@ def drop_flow(s: FlowState, flow: Int) -> None:
     hot["s0_src"] = np.uint32(s.counts[N_FREE])
     s.counts[N_FREE] = flow
     s.counts[N_FLOWS] -= 1
+    return 0
 
 
 # Outer entries: the tunnel's own conversation, in the sending and in the receiving namespace.
@@ -491,7 +494,7 @@ def disown(s: FlowState, number: Int, owner: Int, last: Int) -> None:
         s.outer[number]["last"] = last
 
 
-@kernel
+@unit
 def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, now: Int) -> Int:
     """The living outer entry of ``ns`` with this tuple: number << 1 | direction; ``NONE``, ``ELSEWHERE``."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
@@ -516,7 +519,7 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
     return 0
 
 
-@kernel
+@unit
 def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, ns0: Int, ns1: Int) -> Int:
     """A linked outer entry: the dead one of the same tuple, or a new record; 0 if there is no room."""
     h = tuple_hash(proto, src, dst, ports, ipv6)

@@ -15,11 +15,11 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.fib_kernels import address_type, fib_lookup
 from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.tracking_kernels import bail, confirm, fault, set_state, settle, track, translate, wants_nat
-from netsim.compiled.walk import walk
+from netsim.compiled.unit import unit
+from netsim.compiled.units import address_type, fib_lookup, walk
 from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
@@ -32,7 +32,7 @@ def _count_hits(x: Any, before: Int, table: Int) -> None:
         x.hit_ns[place] = x.j[jn.NS] | table << 24
 
 
-@kernel
+@unit
 def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
     """Walk one table. GO_ON with the effect's row + 1 of a translation in the next bits; or how the packet's way ends."""
     r, j = x.r, x.j
@@ -47,7 +47,7 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
                 return bail(x, jn.R_RULE)
             r[register] = kind
     before = np.int64(r[rg.HITS])
-    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
+    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed, j[jn.NOW])
     _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
     code, argument = answer & 0xFF, answer >> 8
     if code == rg.ACCEPT:
@@ -71,7 +71,7 @@ def decided(x: Any) -> None:
     x.j[jn.DECIDED] = 0 if x.r[rg.BY_POLICY] or hits == 0 else np.int64(x.rules.hits[hits - 1]) + 1
 
 
-@kernel
+@unit
 def reroute(e: Any, x: Any) -> Int:
     """A route for a packet made here (``ip_route_output_key``, ``ip_route_me_harder``)."""
     r, j = x.r, x.j
@@ -92,8 +92,8 @@ def reroute(e: Any, x: Any) -> Int:
     return bail(x, jn.R_ROUTE)
 
 
-@kernel
-def _raw(e: Any, x: Any, hook: Int) -> Int:
+@unit
+def raw(e: Any, x: Any, hook: Int) -> Int:
     x.r[rg.NOTRACK] = 0
     set_state(e, x)
     end = walk_table(e, x, hook, RAW)
@@ -108,8 +108,8 @@ def _raw(e: Any, x: Any, hook: Int) -> Int:
     return end
 
 
-@kernel
-def _nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
+@unit
+def nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
     r, j = x.r, x.j
     number = e.w.namespace[j[jn.NS]]["tables"][NAT_TABLE + (5 if r[rg.FAMILY] == 6 else 0)]
     if number == 0 or j[jn.CT] == 0:
@@ -142,16 +142,16 @@ def _mangle(e: Any, x: Any, hook: Int) -> Int:
     return end
 
 
-@kernel
+@unit
 def run_hook(e: Any, x: Any, hook: Int) -> Int:
     """GO_ON, ENDED, BAILED or FAULTED."""
     end = 0
     if hook == PREROUTING or hook == OUTPUT:
-        end = _raw(e, x, hook)
+        end = raw(e, x, hook)
         if end == 0:
             end = _mangle(e, x, hook)
         if end == 0:
-            end = _nat(e, x, hook, 0)
+            end = nat(e, x, hook, 0)
     else:
         end = _mangle(e, x, hook)
     if hook == INPUT or hook == FORWARD or hook == OUTPUT:
@@ -161,7 +161,7 @@ def run_hook(e: Any, x: Any, hook: Int) -> Int:
             end = walk_table(e, x, hook, SECURITY)
     if hook == INPUT or hook == POSTROUTING:
         if end == 0:
-            end = _nat(e, x, hook, 1)
+            end = nat(e, x, hook, 1)
         if end == 0:
             end = confirm(e, x)
     return end & 0xFF

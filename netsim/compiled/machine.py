@@ -21,13 +21,14 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
-from netsim.compiled.fib_checks import martian, validate_source
-from netsim.compiled.fib_kernels import fib_lookup, forwarding
+from netsim.compiled.fib_kernels import forwarding
 from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
 from netsim.compiled.hashmap import get, key_of
 from netsim.compiled.hook_kernels import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, reroute, run_hook
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.tracking_kernels import bail, fault
+from netsim.compiled.unit import unit
+from netsim.compiled.units import fib_lookup, martian, validate_source
 
 U = np.uint64
 _LAST_COLUMN = rg.LENGTH + 1
@@ -70,17 +71,11 @@ def _route_fits(e: Any, x: Any, device: Int) -> Int:
     return _fits(x, mtu)
 
 
-@kernel
-def _neighbour(e: Any, x: Any, device: Int) -> Int:
-    """MAC number of the next hop; 0 after ``bail`` or ``fault`` (x.j[NEXT] says which)."""
-    r, j = x.r, x.j
+@unit
+def neighbour(e: Any, x: Any, device: Int) -> Int:
+    """MAC number of the next hop; minus what ``bail`` or ``fault`` say if it is not known."""
     row = e.w.device[device]
-    hop = j[jn.ROUTE_GATEWAY] if j[jn.ROUTE_GATEWAY] >= 0 else np.int64(r[rg.DST])
-    return _mac_of(e, x, device, hop, row)
-
-
-@kernel
-def _mac_of(e: Any, x: Any, device: Int, hop: Int, row: Any) -> Int:
+    hop = x.j[jn.ROUTE_GATEWAY] if x.j[jn.ROUTE_GATEWAY] >= 0 else np.int64(x.r[rg.DST])
     six = 1 if x.r[rg.FAMILY] == 6 else 0
     found = fact(e, wd.NEIGHBOUR4 + six, device, hop)
     if found == -1 and row["neighbour_layer"] != 0:
@@ -93,7 +88,7 @@ def _mac_of(e: Any, x: Any, device: Int, hop: Int, row: Any) -> Int:
 
 
 # -- out ---------------------------------------------------------------------------------------------------------------
-@kernel
+@unit
 def local_out(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     if e.w.namespace[j[jn.NS]]["flags"] & wd.SEALED:
@@ -110,14 +105,14 @@ def local_out(e: Any, x: Any) -> Int:
     return _at(end) if end else jn.AT_OUTPUT
 
 
-@kernel
+@unit
 def output(e: Any, x: Any) -> Int:
     x.r[rg.IIF] = 0
     end = run_hook(e, x, POSTROUTING)
     return _at(end) if end else jn.AT_FINISH
 
 
-@kernel
+@unit
 def finish(e: Any, x: Any) -> Int:
     """``ip_finish_output``: round by lo, or to the next hop's MAC address."""
     r, j = x.r, x.j
@@ -138,14 +133,14 @@ def finish(e: Any, x: Any) -> Int:
     j[jn.DEVICE_OUT] = device
     j[jn.FRAME_TO] = 0
     if row["flags"] & wd.FRAMED and not row["flags"] & wd.NOARP:
-        mac = _neighbour(e, x, device)
+        mac = neighbour(e, x, device)
         if mac < 0:
             return _at(-mac)
         j[jn.FRAME_TO] = mac
     return jn.AT_TRANSMIT
 
 
-@kernel
+@unit
 def transmit(e: Any, x: Any) -> Int:
     """``dev_queue_xmit``: what the device does with the frame."""
     j = x.j
@@ -231,7 +226,7 @@ def enter(x: Any, ns: Int, device: Int, name: Int) -> None:
     r[rg.OIF] = r[rg.PHYSIN] = r[rg.PHYSOUT] = r[rg.MARK] = 0
 
 
-@kernel
+@unit
 def arrive(e: Any, x: Any) -> Int:
     j = x.j
     device = j[jn.DEVICE_IN]
@@ -256,7 +251,7 @@ def arrive(e: Any, x: Any) -> Int:
     return jn.AT_RECEIVE
 
 
-@kernel
+@unit
 def receive(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     if r[rg.FAMILY] == 6:
@@ -267,7 +262,7 @@ def receive(e: Any, x: Any) -> Int:
     return _at(end) if end else jn.AT_ROUTED
 
 
-@kernel
+@unit
 def route_input(e: Any, x: Any) -> Int:
     """``ip_route_input_slow``: GO_ON with the route in ``j``."""
     r, j = x.r, x.j
@@ -295,7 +290,7 @@ def route_input(e: Any, x: Any) -> Int:
     return 0
 
 
-@kernel
+@unit
 def routed(e: Any, x: Any) -> Int:
     if x.j[jn.ROUTED] == 0:
         end = route_input(e, x)
@@ -306,7 +301,7 @@ def routed(e: Any, x: Any) -> Int:
     return forward(e, x)
 
 
-@kernel
+@unit
 def forward(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     if r[rg.FAMILY] == 6 and (_link_local(e, np.int64(r[rg.SRC])) or _link_local(e, np.int64(r[rg.DST]))):
@@ -329,7 +324,7 @@ def _link_local(e: Any, handle: Int) -> Int:
     return e.words[handle, 0] >> U(54) == U(0x3FA)
 
 
-@kernel
+@unit
 def deliver(e: Any, x: Any) -> Int:
     """``ip_local_deliver``: INPUT, then the tunnel, or the process."""
     r, j = x.r, x.j
@@ -362,7 +357,7 @@ def _calls_iptables(e: Any, x: Any) -> Int:
     return e.w.namespace[x.j[jn.NS]]["flags"] & wanted != 0
 
 
-@kernel
+@unit
 def bridge_in(e: Any, x: Any) -> Int:
     """``br_handle_frame``: PREROUTING if br_netfilter is on, then up to the host or on to a port."""
     r, j = x.r, x.j
@@ -410,7 +405,7 @@ def _redirect(e: Any, x: Any, bridge: Int) -> Int:
         return end
     row = e.w.device[bridge]
     if j[jn.ROUTE_TYPE] == UNICAST and j[jn.ROUTE_DEVICE] == row["name"]:
-        mac = _neighbour(e, x, bridge)
+        mac = neighbour(e, x, bridge)
         if mac < 0:
             return -mac
         j[jn.FRAME_TO] = mac
@@ -441,7 +436,7 @@ def _fnv_word(value: Int, word: Int) -> Int:
     return value
 
 
-@kernel
+@unit
 def flow_port(e: Any, x: Any) -> Int:
     """``netsim.packet.flow.vxlan_source_port`` of the packet in the registers."""
     r = x.r
@@ -465,7 +460,7 @@ def flow_port(e: Any, x: Any) -> Int:
     return low + np.int64((U(value) * U(high - low)) >> U(32))
 
 
-@kernel
+@unit
 def vxlan_out(e: Any, x: Any, device: Int) -> Int:
     """``vxlan_xmit``: the packet goes into the inner registers, the tunnel's packet takes its place."""
     r, j = x.r, x.j
@@ -498,7 +493,7 @@ def vxlan_out(e: Any, x: Any, device: Int) -> Int:
     return jn.AT_LOCAL_OUT
 
 
-@kernel
+@unit
 def vxlan_in(e: Any, x: Any) -> Int:
     """``vxlan_rcv``: the inner packet comes in by the device with its VNI; the mark of the outer one stays."""
     r, j = x.r, x.j
@@ -531,7 +526,7 @@ def vxlan_in(e: Any, x: Any) -> Int:
 HAS_PORTS = 1 << rg.SPORT | 1 << rg.DPORT  # bits of the HAS register; columns that no packet lacks need none
 
 
-@kernel
+@unit
 def run(e: Any, x: Any, start: Int) -> Int:
     """Walk from ``start`` to AT_END, AT_BAIL or AT_FAULT; registers and ``j`` have been prepared (``prepare``)."""
     at = start

@@ -16,12 +16,13 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.fib_checks import select_source
 from netsim.compiled.flows import alive, elsewhere, find, find_outer, inverted_ports, same_source, source_key
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
 from netsim.compiled.programs import NAT_ADDRESS, NAT_FULLY_RANDOM, NAT_PORTS, NAT_RANDOM
-from netsim.compiled.tcp_kernel import OK, tcp_advance, tcp_begin
+from netsim.compiled.tcp_kernel import OK
+from netsim.compiled.unit import unit
+from netsim.compiled.units import select_source, tcp_advance, tcp_begin
 from netsim.compiled.world import LIBERAL, LOOSE, TRACKS4, TRACKS6
 from netsim.linux.netfilter.base import NatKind
 from netsim.linux.netfilter.lowering import CT_BITS
@@ -77,54 +78,48 @@ def set_state(e: Any, x: Any) -> None:
     x.r[rg.HAS] |= np.uint32(1 << rg.CT_MARK)
 
 
-@kernel
-def _begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
+@unit
+def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     """Take the packet into a copy of the flow's tracker, once a journey: STATE_AFTER. False: INVALID, or begun anew."""
     r, j = x.r, x.j
     if j[jn.STEPPED] != 0:
-        return True
+        return 1
     j[jn.STEPPED] = 1
     proto = np.int64(r[rg.PROTO])
     now = j[jn.NOW]
     flags = e.w.namespace[j[jn.NS]]["flags"]
     if proto == _TCP:
         if flow == 0:
-            begun = tcp_begin(
-                x.tcp[0], x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
-                flags & LOOSE != 0,
-            )  # fmt: skip
+            begun = tcp_begin(x.tcp, x.segment, flags & LOOSE != 0)
             if not begun:
-                return False
+                return 0
         else:
             x.tcp[0] = e.s.tcp[flow]
         if x.segment[0] & _RST and (flow == 0 or not e.s.hot[flow]["status"] & fl.SEEN_REPLY):
-            return False
-        found = tcp_advance(
-            x.tcp[0], direction == 1, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4],
-            x.segment[5], flags & LIBERAL != 0,
-        )  # fmt: skip
+            return 0
+        found = tcp_advance(x.tcp, x.segment, direction, flags & LIBERAL != 0)
         if found != OK:
-            return False
+            return 0
         j[jn.STATE_AFTER] = x.tcp[0]["state"]
-        return True
+        return 1
     if proto == _UDP:
         stream = False
         if flow != 0:
             seen = direction == 1 or e.s.hot[flow]["status"] & fl.SEEN_REPLY
             stream = seen and now > np.int64(e.s.cold[flow]["born"]) + 2000
         j[jn.STATE_AFTER] = fl.UDP_STREAM if stream else fl.UDP
-        return True
+        return 1
     if proto == _ICMP or proto == _ICMPV6:
         kind = r[rg.ICMP_TYPE]
         if flow == 0 and kind != 8 and kind != 128:
-            return False
+            return 0
         j[jn.STATE_AFTER] = fl.ICMP_ECHO if proto == _ICMP else fl.ICMPV6_ECHO
-        return True
+        return 1
     j[jn.STATE_AFTER] = fl.GENERIC
-    return True
+    return 1
 
 
-@kernel
+@unit
 def track(e: Any, x: Any) -> Int:
     """``nf_conntrack_in``: what connection does the packet belong to here?"""
     r, j = x.r, x.j
@@ -164,7 +159,7 @@ def track(e: Any, x: Any) -> Int:
         flow, direction = found >> 1, found & 1
         if flow != 0 and direction == 0 and not alive(e.s, flow, now):
             return bail(x, jn.R_STEP)
-        if not _begin_or_advance(e, x, flow, direction):
+        if not begin_or_advance(e, x, flow, direction):
             return bail(x, jn.R_TRACKER)
         if flow != 0:
             hot, cold = e.s.hot[flow], e.s.cold[flow]
@@ -184,7 +179,7 @@ def track(e: Any, x: Any) -> Int:
     return 0
 
 
-@kernel
+@unit
 def confirm(e: Any, x: Any) -> Int:
     """``nf_conntrack_confirm``: the connection is real from here on, unless another one has its reply tuple."""
     j = x.j
@@ -195,20 +190,21 @@ def confirm(e: Any, x: Any) -> Int:
     if stop["confirmed"] or stop["found"] & 1:
         return 0
     if stop["found"] == 0 and not stop["outer"]:
-        if _taken(e, x, stop):
+        if taken(e, x):
             return bail(x, jn.R_CLASH)
     stop["confirmed"] = 1
     return 0
 
 
-@kernel
-def _taken(e: Any, x: Any, stop: Any) -> Int:
+@unit
+def taken(e: Any, x: Any) -> Int:
     """Would replies to the tuple that leaves here belong to another connection (``nf_conntrack_tuple_taken``)?"""
+    stop = x.stops[x.j[jn.CT] - 1]
     proto = np.int64(stop["proto"])
     turned = inverted_ports(proto, np.int64(stop["out_ports"]))
     v6 = 1 if x.r[rg.FAMILY] == 6 else 0
     found = find(e.s, x.j[jn.NS], proto, np.int64(stop["out_dst"]), np.int64(stop["out_src"]), turned, v6, x.j[jn.NOW])
-    return found != 0
+    return np.int64(found != 0)
 
 
 @kernel
@@ -221,7 +217,7 @@ def wants_nat(x: Any, source: Int) -> Int:
     return stop["found"] == 0 and not stop["asked"] & (2 if source else 1)
 
 
-@kernel
+@unit
 def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
     """Fix one side of a new connection's translation as row ``effect`` says (-1: nothing to translate)."""
     r, j = x.r, x.j
@@ -229,7 +225,7 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
     stop["asked"] |= 2 if source else 1
     if effect < 0:
         # Without a rule the source port may still have to move out of the way: that search is the interpreter's.
-        if source and not stop["outer"] and _taken(e, x, stop):
+        if source and not stop["outer"] and taken(e, x):
             return bail(x, jn.R_NAT)
         return 0
     if stop["outer"]:
@@ -247,7 +243,7 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         stop["out_dst"] = act["low"]
         if moves_port:
             stop["out_ports"] = (np.int64(stop["out_ports"]) & 0xFFFF0000) | np.int64(act["port_low"])
-        elif _taken(e, x, stop):
+        elif taken(e, x):
             return bail(x, jn.R_NAT)
         if stop["out_dst"] != before_dst or stop["out_ports"] != before_ports:
             stop["status"] |= fl.DNAT
@@ -263,18 +259,19 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         stop["masquerade"] = r[rg.OIF]
     elif not single:
         return bail(x, jn.R_NAT)
-    return _move_source(e, x, stop, chosen, flags & (NAT_RANDOM | NAT_FULLY_RANDOM) != 0)
+    return move_source(e, x, chosen, flags & (NAT_RANDOM | NAT_FULLY_RANDOM) != 0)
 
 
-@kernel
-def _move_source(e: Any, x: Any, stop: Any, chosen: Int, random: Int) -> Int:
+@unit
+def move_source(e: Any, x: Any, chosen: Int, random: Int) -> Int:
     """``get_unique_tuple`` for a source: the same port if that is free, else the next one above that is."""
+    stop = x.stops[x.j[jn.CT] - 1]
     proto = np.int64(stop["proto"])
     v6 = 1 if x.r[rg.FAMILY] == 6 else 0
     src, ports = np.int64(stop["out_src"]), np.int64(stop["out_ports"])
     port = ports >> 16
     if not random:
-        if src == chosen and not _taken(e, x, stop):
+        if src == chosen and not taken(e, x):
             return 0
         known = elsewhere(e.s, source_key(proto, src, port, v6))
         if known or same_source(e.s, x.j[jn.NS], proto, src, port, v6, x.j[jn.NOW]):
@@ -284,7 +281,7 @@ def _move_source(e: Any, x: Any, stop: Any, chosen: Int, random: Int) -> Int:
     size = high - low + 1
     start = port + 1 if low <= port < high else low
     tries = 0
-    while _taken(e, x, stop):
+    while taken(e, x):
         if tries == _SEARCH:
             return bail(x, jn.R_NAT)
         number = low + (start - low + tries) % size
@@ -295,7 +292,7 @@ def _move_source(e: Any, x: Any, stop: Any, chosen: Int, random: Int) -> Int:
     return 0
 
 
-@kernel
+@unit
 def translate(e: Any, x: Any, source: Int) -> Int:
     """Make the packet agree with its connection (``nf_nat_packet``). 1: it changed."""
     r, j = x.r, x.j

@@ -1,0 +1,96 @@
+"""Making the engine ready: every unit compiled, or loaded from the cache, before the first that calls it.
+
+Loading a kernel from the cache does not look at what it calls, so the order is written down: callees first. A letter stands
+for each argument:
+
+    e Engine  x Scratch  b Columns  o Results (by reference)   s e.s  f e.f  p e.p  h x.rules  c e.recent
+    w address words  r registers  d seed  u answers of the FIB  t one TCP record  g segment (arrays)   i a 64-bit integer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import types
+
+from netsim.compiled import commit_kernels as commit
+from netsim.compiled import engine_kernels as engine
+from netsim.compiled import flows, machine, units
+from netsim.compiled import hook_kernels as hooks
+from netsim.compiled import tracking_kernels as tracking
+from netsim.compiled.engine_tables import Columns, Engine, Results
+from netsim.compiled.journey import Scratch
+from netsim.compiled.ref import reference
+from netsim.compiled.unit import ready
+
+ORDER: tuple[tuple[Any, str], ...] = (
+    (units.tcp_advance, "tgii"),
+    (units.tcp_begin, "tgi"),
+    (units.fib_lookup, "fwiiiiiiiiu"),
+    (units.address_type, "fwiiiu"),
+    (units.martian, "fwiiiiiu"),
+    (units.validate_source, "fwiiiiiiiu"),
+    (units.select_source, "fwiiiiu"),
+    (units.walk, "phcwiirdi"),
+    (flows.find, "siiiiiii"),
+    (flows.find_outer, "siiiiiii"),
+    (flows.same_source, "siiiiii"),
+    (flows.link_flow, "si"),
+    (flows.drop_flow, "si"),
+    (flows.new_outer, "siiiiiii"),
+    (hooks.reroute, "ex"),
+    (hooks.walk_table, "exii"),
+    (tracking.begin_or_advance, "exii"),
+    (tracking.track, "ex"),
+    (tracking.taken, "ex"),
+    (tracking.move_source, "exii"),
+    (tracking.settle, "exii"),
+    (tracking.translate, "exi"),
+    (tracking.confirm, "ex"),
+    (hooks.raw, "exi"),
+    (hooks.nat, "exii"),
+    (hooks.run_hook, "exi"),
+    (machine.neighbour, "exi"),
+    (machine.flow_port, "ex"),
+    (machine.vxlan_out, "exi"),
+    (machine.local_out, "ex"),
+    (machine.output, "ex"),
+    (machine.finish, "ex"),
+    (machine.transmit, "ex"),
+    (machine.arrive, "ex"),
+    (machine.route_input, "ex"),
+    (machine.bridge_in, "ex"),
+    (machine.receive, "ex"),
+    (machine.vxlan_in, "ex"),
+    (machine.deliver, "ex"),
+    (machine.forward, "ex"),
+    (machine.routed, "ex"),
+    (machine.run, "exi"),
+    (commit.fold, "eii"),
+    (commit.forget_class, "eii"),
+    (commit.check_stops, "ex"),
+    (commit.check_new, "exi"),
+    (commit.forget_dead, "ex"),
+    (commit.make_flow, "exii"),
+    (commit.touch_outer, "exii"),
+    (commit.classify, "exiii"),
+    (commit.update, "exiiiiii"),
+    (commit.commit, "ex"),
+    (engine.prepare, "exbii"),
+    (engine.slow, "exboii"),
+)
+
+
+def link(e: Engine, x: Scratch, b: Columns, o: Results, told: Callable[[str], None] | None = None) -> None:
+    """See that the engine can run on tables of these types (their contents do not matter)."""
+    if numba.config.DISABLE_JIT:
+        return
+    kinds = {
+        "e": e, "x": x, "b": b, "o": o, "s": e.s, "f": e.f, "p": e.p, "h": x.rules, "c": e.recent,
+    }  # fmt: skip
+    kinds = {letter: numba.typeof(reference(held)) for letter, held in kinds.items()}
+    arrays = {"w": e.words, "r": x.r, "d": x.seed, "u": x.out, "t": x.tcp, "g": x.segment}
+    kinds |= {letter: numba.typeof(held) for letter, held in arrays.items()} | {"i": types.int64}
+    ready(((one, tuple(kinds[letter] for letter in letters)) for one, letters in ORDER), told)

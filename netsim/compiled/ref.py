@@ -1,0 +1,126 @@
+"""Named tuples of arrays, handed to kernels by reference.
+
+numba passes a tuple by value: every array in it as seven arguments. The engine's tables are some eighty arrays, and each call
+between kernels would copy five hundred words; LLVM then spends minutes on what is only passed along. A ``Ref`` is one pointer:
+inside kernels ``ref.name`` loads an array's header from memory when it is used, and a named tuple in a named tuple is a
+reference again. With the JIT switched off a ``Ref`` is the tuple itself.
+
+The memory holds, for each array in turn, what numba's array structure holds (``numba.core.datamodel.models.ArrayModel``):
+meminfo, parent, number of items, bytes of an item, data, shape, strides: all of them words. It borrows the arrays: whoever
+makes a ``Ref`` keeps it as long as kernels may run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel import models
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import (
+    NativeValue,
+    infer_getattr,
+    lower_getattr_generic,
+    register_model,
+    typeof_impl,
+    unbox,
+)
+
+
+class RefType(types.Type):  # type: ignore[misc]
+    """A pointer to the words of ``inner``, a named tuple type."""
+
+    def __init__(self, inner: types.NamedTuple) -> None:
+        self.inner = inner
+        super().__init__(f"Ref({inner})")
+
+    @property
+    def key(self) -> Any:
+        return self.inner
+
+    def field(self, name: str) -> tuple[Any, int] | None:
+        """A member's type and the word at which it begins."""
+        at = 0
+        for known, kind in zip(self.inner.fields, self.inner.types):
+            if known == name:
+                return kind, at
+            at += _size(kind)
+        return None
+
+
+def _size(kind: Any) -> int:
+    if isinstance(kind, types.Array):
+        return 5 + 2 * kind.ndim
+    if isinstance(kind, types.BaseTuple):
+        return sum(_size(member) for member in kind.types)
+    if isinstance(kind, types.Integer) and kind.bitwidth == 64:
+        return 1
+    raise TypeError(f"{kind} cannot be a member of a Ref")
+
+
+def _words(value: Any) -> list[int]:
+    if isinstance(value, np.ndarray):
+        return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
+    if isinstance(value, tuple):
+        return [word for member in value for word in _words(member)]
+    return [int(value)]
+
+
+class Ref:
+    """Made afresh whenever one of the arrays has been replaced."""
+
+    __slots__ = ("address", "inner", "words")
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.words = np.array(_words(inner), np.int64)
+        self.address = self.words.ctypes.data
+
+
+def reference(inner: Any) -> Any:
+    """``inner``, a named tuple of arrays, in the form that kernels take."""
+    return inner if numba.config.DISABLE_JIT else Ref(inner)
+
+
+@register_model(RefType)
+class _RefModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, kind: RefType) -> None:
+        super().__init__(manager, kind, ir.IntType(8).as_pointer())
+
+
+@typeof_impl.register(Ref)
+def _type_of(value: Ref, context: Any) -> RefType:
+    return RefType(numba.typeof(value.inner))
+
+
+@unbox(RefType)
+def _unbox(kind: RefType, obj: Any, c: Any) -> NativeValue:
+    number = c.pyapi.object_getattr_string(obj, "address")
+    address = c.pyapi.long_as_voidptr(number)
+    c.pyapi.decref(number)
+    return NativeValue(address)
+
+
+@infer_getattr
+class _Attributes(AttributeTemplate):  # type: ignore[misc]
+    key = RefType
+
+    def generic_resolve(self, kind: RefType, name: str) -> Any:
+        found = kind.field(name)
+        if found is None:
+            return None
+        return RefType(found[0]) if isinstance(found[0], types.NamedTuple) else found[0]
+
+
+@lower_getattr_generic(RefType)
+def _lower(context: Any, builder: Any, kind: RefType, value: Any, name: str) -> Any:
+    found = kind.field(name)
+    assert found is not None
+    member, at = found
+    place = cgutils.pointer_add(builder, value, ir.Constant(ir.IntType(64), 8 * at))
+    if isinstance(member, types.NamedTuple):
+        return place
+    return builder.load(builder.bitcast(place, context.get_value_type(member).as_pointer()))

@@ -1,0 +1,106 @@
+"""Units: kernels that are compiled once and called through a symbol, like the object files of a C program.
+
+numba links what a kernel calls into the kernel and optimises all of it again, at every level of the call tree: an engine of
+a hundred kernels would take minutes to compile. A ``unit`` stands alone: a caller's code holds no more than the name of its
+symbol. ``ready`` compiles units, or loads them from the cache, in the order in which they call each other.
+
+A unit takes references (``ref``), arrays and 64-bit integers, and answers with a 64-bit integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numba
+from llvmlite import binding
+from numba.core import cgutils, types
+from numba.core.typing import signature
+from numba.core.typing.templates import AbstractTemplate
+from numba.extending import lower_builtin, typeof_impl
+
+from netsim.compiled.jit import kernel
+
+
+class Unit:
+    """Callable from Python like the kernel it wraps."""
+
+    def __init__(self, dispatcher: Any, symbol: str) -> None:
+        self.dispatcher = dispatcher
+        self.symbol = symbol
+        self.signature: tuple[Any, ...] | None = None
+        self.type = types.Function(_template(self))
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    def ready(self, arguments: tuple[Any, ...]) -> None:
+        """See that the symbol is there. A unit has one signature."""
+        if self.signature is not None:
+            if self.signature != arguments:
+                raise TypeError(f"{self.symbol} takes {self.signature}, not {arguments}")
+            return
+        self.dispatcher.compile(arguments)
+        made = self.dispatcher.overloads[arguments]
+        if types.unliteral(made.signature.return_type) != types.int64:
+            raise TypeError(f"{self.symbol} answers with {made.signature.return_type}, not int64")
+        self.signature = arguments
+        binding.add_symbol(self.symbol, made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+
+
+def unit(function: Callable[..., Any]) -> Any:
+    """Make a unit of a function, or of a kernel that exists already."""
+    if numba.config.DISABLE_JIT:
+        return function
+    dispatcher: Any = function if hasattr(function, "py_func") else kernel(function)
+    return Unit(dispatcher, f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__qualname__}")
+
+
+def ready(units: Iterable[tuple[Any, tuple[Any, ...]]], told: Callable[[str], None] | None = None) -> None:
+    """Compile or load each unit for its argument types, callees first. ``told`` hears the symbol of each before it starts."""
+    for one, arguments in units:
+        if isinstance(one, Unit) and one.signature is None:
+            if told is not None:
+                told(one.symbol)
+            one.ready(arguments)
+
+
+def _wide(kind: Any) -> Any:
+    return types.int64 if isinstance(kind, types.Integer | types.Boolean) else kind
+
+
+def _template(one: Unit) -> type:
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        key = one
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            arguments = tuple([_wide(kind) for kind in args])
+            one.ready(arguments)
+            return signature(types.int64, *arguments)
+
+    return Template
+
+
+@typeof_impl.register(Unit)
+def _type_of(value: Unit, context: Any) -> Any:
+    _lower(value)
+    return value.type
+
+
+_lowered: set[str] = set()
+
+
+def _lower(one: Unit) -> None:
+    if one.symbol in _lowered:
+        return
+    _lowered.add(one.symbol)
+
+    @lower_builtin(one, types.VarArg(types.Any))  # type: ignore[untyped-decorator]
+    def call(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        convention = context.call_conv
+        kind = convention.get_function_type(sig.return_type, sig.args)
+        function = cgutils.get_or_insert_function(builder.module, kind, one.symbol)
+        status, answer = convention.call_function(builder, function, sig.return_type, sig.args, args)
+        with cgutils.if_unlikely(builder, status.is_error):
+            convention.return_status_propagate(builder, status)
+        return answer

@@ -1,0 +1,369 @@
+"""``Datapath``: batches of packets through a network, exactly as the interpreter would take them one by one.
+
+batch ─▶ process (kernels) ─┬─ fast path, slow path ─────────────────────────────▶ columns of the result
+                            ├─ FAULT: a fact is missing ─▶ Supply ─▶ the same packet again
+                            └─ BAIL: the tables cannot say ─▶ the interpreter, in the joined state
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import journey as jn
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.commit_kernels import free_outer
+from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, process
+from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
+from netsim.compiled.fib import FibCompiler
+from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, drop_outer, find, find_outer
+from netsim.compiled.link import link
+from netsim.compiled.names import Names
+from netsim.compiled.recent_table import RecentTable
+from netsim.compiled.ref import reference
+from netsim.compiled.rule_compiler import RuleCompiler
+from netsim.compiled.world import World
+from netsim.datapath.batch import Batch
+from netsim.datapath.joined import JoinedState, JoinedTable
+from netsim.datapath.store import MS, FlowStore
+from netsim.datapath.supply import Supply
+from netsim.errors import InputError, Problem, UsageError
+from netsim.interpreter.explore import Replay, run_once
+from netsim.interpreter.origin import LocalOrigin, Origin
+from netsim.interpreter.outcome import Disposition, Outcome, StepKind
+from netsim.linux.conntrack import Entry, Tuple
+from netsim.linux.network import Network
+
+_DISPOSITIONS = tuple(Disposition)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a batch, packet by packet: the columns of ``netsim.compiled.engine_tables.Results``."""
+
+    columns: Results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.columns, name)
+
+
+class Datapath:
+    """A network with its memory: connections, affinities, counters, the clock. Not for use by several threads at once.
+
+    ``seed`` decides every random choice, by the packet's number since the start: how a run is split into batches changes
+    nothing. ``capacity`` flows have room at once; the tables grow past that. ``compiled`` False runs every packet through
+    the interpreter: the slow twin, for comparison. ``told`` hears the name of each part of the engine as it is made ready:
+    the first time on a machine that takes a while.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        seed: int = 0,
+        capacity: int = 4096,
+        compiled: bool = True,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self.network = network
+        self.seed = seed
+        self.compiled = compiled
+        self.addresses = Addresses()
+        self.names = Names()
+        self.world = World(self.addresses, self.names)
+        self.fib = FibCompiler(self.addresses, self.names)
+        self.rules = RuleCompiler(self.addresses, self.names)
+        self.recent = RecentTable()
+        self.supply = Supply(network, self.addresses, self.names, self.world, self.fib, self.rules)
+        self.store = FlowStore(capacity, self.addresses)
+        self.state = JoinedState(self)
+        self.serial = 0
+        self.reasons: Counter[str] = Counter()
+        self.paths: Counter[str] = Counter()
+        self.interpreted_hits: Counter[tuple[str, str, str, int]] = Counter()
+        self._origins: list[Origin] = []
+        self._origin_numbers: dict[Origin, int] = {}
+        self._origin_rows = np.zeros((4, 4), np.int64)
+        self._settings = 0
+        self._cache = np.ones(1, np.int64)
+        self._scratch = jn.scratch()
+        self._x = reference(self._scratch)
+        if compiled:
+            empty = self._columns(Batch.empty(0, self.addresses))
+            link(self._tables(), self._scratch, empty, results(0), told)
+        self._scratch.seed[0] = seed & (1 << 64) - 1
+
+    # -- where packets start ------------------------------------------------------------------------------------------
+    def origin(self, origin: Origin) -> int:
+        """The handle of a start point, for the batch's ``origin`` column. UsageError if there is no such place."""
+        found = self._origin_numbers.get(origin)
+        if found is not None:
+            return found
+        try:
+            number = self.supply.add(origin.namespace)
+        except KeyError:
+            raise UsageError(f"there is no namespace {origin.namespace}") from None
+        if isinstance(origin, LocalOrigin) and origin.mark == 0:
+            found = number
+        else:
+            found = OTHER_ORIGINS + len(self._origins)
+            if len(self._origins) == len(self._origin_rows):
+                self._origin_rows = np.concatenate((self._origin_rows, np.zeros_like(self._origin_rows)))
+            self._origin_rows[len(self._origins)] = self._origin_row(number, origin)
+            self._origins.append(origin)
+        self._origin_numbers[origin] = found
+        return found
+
+    def _origin_row(self, number: int, origin: Origin) -> tuple[int, int, int, int]:
+        if isinstance(origin, LocalOrigin):
+            return number, 0, origin.mark, 0
+        device = self.world.device_number(origin.namespace, origin.device)
+        if not device:
+            raise UsageError(f"{origin.namespace} has no device {origin.device}")
+        held = self.world.devices[device]
+        assert held is not None
+        mac = held[1].mac
+        return number, device, 0, 0 if mac is None else self.names.number(origin.dst_mac or mac)
+
+    def _origin_of(self, handle: int) -> Origin:
+        if handle >= OTHER_ORIGINS:
+            return self._origins[handle - OTHER_ORIGINS]
+        return LocalOrigin(self.world.name(handle))
+
+    def namespace_name(self, number: int) -> str | None:
+        return self.world.name(number) if number else None
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+    def process(self, batch: Batch) -> Result:
+        """Take every packet of ``batch`` through the network, in order. InputError if the batch is malformed."""
+        batch.check()
+        self._check_origins(batch)
+        made = results(len(batch))
+        columns, into = reference(self._columns(batch)), reference(made)
+        with np.errstate(over="ignore"):
+            at = 0
+            while at < len(batch):
+                if not self.compiled:
+                    self._interpret(batch, made, at, "asked for")
+                    at += 1
+                    continue
+                at = int(process(self._engine(), self._x, columns, into, at, len(batch), self.serial))
+                why = int(self._scratch.why[0])
+                if why == DONE:
+                    break
+                if why == STOPPED_FAULT:
+                    self._answer()
+                else:
+                    self._interpret(batch, made, at, jn.REASONS[int(self._scratch.j[jn.REASON])])
+                    at += 1
+        self.serial += len(batch)
+        counted = np.bincount(made.how, minlength=3)
+        self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
+        return Result(made)
+
+    def _check_origins(self, batch: Batch) -> None:
+        if batch.addresses is not self.addresses:
+            raise InputError(
+                [Problem("its addresses are not Datapath.addresses: handles mean nothing here", object="batch")]
+            )
+        given = np.zeros(len(self.world.namespaces), bool)
+        given[[number for number in self._origin_numbers.values() if number < OTHER_ORIGINS]] = True
+        origin = batch.origin.astype(np.int64)
+        fine = given[np.minimum(origin, len(given) - 1)] & (origin < len(given))
+        fine |= (origin >= OTHER_ORIGINS) & (origin < OTHER_ORIGINS + len(self._origins))
+        if not fine.all():
+            number = int(np.argmin(fine))
+            text = f"packet {number}: origin {origin[number]} was not given out; ask Datapath.origin for one"
+            raise InputError([Problem(text, object="batch")])
+
+    def _columns(self, batch: Batch) -> Columns:
+        special = np.zeros(len(batch), np.uint8)
+        for number in batch.extra:
+            special[number] = 1
+        return Columns(*[getattr(batch, name) for name in Columns._fields[:-1]], special)
+
+    def _engine(self) -> Any:
+        return reference(self._tables())
+
+    def _tables(self) -> Engine:
+        while self._settings < len(self.world.settings):
+            seconds = self.world.settings[self._settings][0]
+            row = self.store.state.timeouts[self._settings]
+            row[: len(seconds)] = [min(int(value * MS), 0xFFFFFFFF) for value in seconds]
+            self._settings += 1
+        return Engine(
+            self.world.tables,
+            self.fib.tables,
+            self.rules.programs,
+            self.store.state,
+            self.addresses.words,
+            self.recent.recent,
+            self.store.counters,
+            Options(self._cache, self._origin_rows),
+        )
+
+    def _answer(self) -> None:
+        j = self._scratch.j
+        kind, number, value = (int(j[place]) for place in (jn.FAULT_KIND, jn.FAULT_NUMBER, jn.FAULT_VALUE))
+        if kind != jn.FAULT_ROOM:
+            self.supply.answer(kind, number, value)
+        elif number == 0:
+            self.store.grow_flows()
+        elif number == 1:
+            self.store.grow_outers()
+        elif number == 2:
+            self.store.grow_counters()
+        else:
+            self.recent.grow()
+
+    # -- the interpreter's share --------------------------------------------------------------------------------------
+    def _interpret(self, batch: Batch, made: Results, at: int, reason: str) -> None:
+        outcome = self._run(batch, at, Replay(draw=random.Random(f"{self.seed} {self.serial + at}")))
+        self.reasons[reason] += 1
+        self._count(outcome, int(batch.length[at]))
+        self._write(outcome, made, at)
+
+    def _run(self, batch: Batch, at: int, oracle: Replay) -> Outcome:
+        self.state.now = (int(batch.time[at]) // 1000 + 1) / MS
+        self._lend_recent()
+        origin = self._origin_of(int(batch.origin[at]))
+        outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
+        self._take_recent()
+        return outcome
+
+    def _write(self, outcome: Outcome, made: Results, at: int) -> None:
+        packet = outcome.packet
+        made.verdict[at] = _DISPOSITIONS.index(outcome.disposition)
+        made.how[at] = INTERPRETED
+        made.masqueraded[at] = outcome.masqueraded
+        made.ttl[at] = packet.ttl
+        made.receiver[at] = self.world.number(outcome.receiver) if outcome.receiver else 0
+        made.src[at], made.dst[at] = self.addresses.handle(packet.src), self.addresses.handle(packet.dst)
+        one = _ports(packet)
+        made.sport[at], made.dport[at] = one
+        made.rules[at] = outcome.rules_evaluated
+
+    def _count(self, outcome: Outcome, length: int) -> None:
+        for hop in (*outcome.hops, *outcome.error_hops):
+            for step in hop.steps:
+                if step.kind is StepKind.RULE and step.rule is not None:
+                    self.interpreted_hits[hop.namespace, str(step.table), str(step.chain), step.rule] += 1
+
+    def _lend_recent(self) -> None:
+        """The interpreter sees the lists of ``-m recent`` as they are now."""
+        if not int(self.recent.recent.count[0]):
+            return
+        lists = self.recent.lists(self.rules.recent_name, self.addresses.address)
+        for number, held in lists.items():
+            self.state.of(self.world.name(number)).recent = held
+
+    def _take_recent(self) -> None:
+        for name, held in self.state.namespaces.items():
+            if held.recent:
+                self.recent.load(self.world.number(name), held.recent, self.rules.recent_list, self.addresses.handle)
+
+    # -- connections --------------------------------------------------------------------------------------------------
+    def thaw(self, ns: int, one: Tuple, now: float) -> None:
+        """Write out the flow (or tunnel entry) that namespace ``ns`` knows ``one`` by, if there is one."""
+        state = self.store.state
+        src, dst, ports = self.store.words(one)
+        v6 = int(one.src.version == 6)
+        tick = round(now * MS)
+        if not state.counts[N_FLOWS] and not state.counts[N_OUTERS]:
+            return
+        # What the interpreter holds itself is no matter here: only flows are asked for.
+        noted = int(state.counts[N_ELSEWHERE])
+        state.counts[N_ELSEWHERE] = 0
+        flows = reference(state)
+        found = int(find(flows, ns, one.proto, src, dst, ports, v6, tick))
+        outer = int(find_outer(flows, ns, one.proto, src, dst, ports, v6, tick))
+        state.counts[N_ELSEWHERE] = noted
+        if found > 0:
+            self._thaw_flow(found >> 1)
+        if outer > 0:
+            self._thaw_outer(outer >> 1)
+
+    def thaw_source(self, ns: int, original: Tuple) -> None:
+        """Write out every flow from this address and port that ``ns`` knows."""
+        src = self.addresses.handle(original.src)
+        hot = self.store.state.hot
+        for stage in ("s0_", "s1_"):
+            same = (hot[stage + "src"] == src) & (hot[stage + "ports"] >> 16 == original.sport)
+            for flow in np.flatnonzero(same & (hot["proto"] == original.proto)).tolist():
+                if ns in self.store.state.cold[flow]["ns"]:
+                    self._thaw_flow(flow)
+
+    def _thaw_flow(self, flow: int) -> None:
+        for ns, entry in list(self._entries_of(flow)):
+            table = self.state.of(self.world.name(ns)).conntrack
+            assert isinstance(table, JoinedTable)
+            table.take(entry)
+        self.store.forget(flow, self._engine())
+
+    def _thaw_outer(self, number: int) -> None:
+        for ns, entry in list(self._entries_of_outer(number)):
+            table = self.state.of(self.world.name(ns)).conntrack
+            assert isinstance(table, JoinedTable)
+            table.take(entry)
+        free_outer(self._engine(), number)
+        for flow in self.store.flows():
+            for name in ("outer0", "outer1"):
+                if int(self.store.state.cold[flow][name]) == number:
+                    self.store.state.cold[flow][name] = 0
+        drop_outer(reference(self.store.state), number)
+
+    def _asked(self, ns: int, entry: Entry) -> Entry:
+        """What the nat table of the namespace has settled: both sides, wherever there is one."""
+        namespace = self.supply.scenes.scene(self.world.name(ns)).namespace
+        family = {int(f): f for f in namespace.rulesets}.get(entry.original.src.version)
+        has_nat = family is not None and "nat" in namespace.rulesets[family].tables
+        entry.snat_done = entry.dnat_done = has_nat
+        return entry
+
+    def _entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
+        cold = self.store.state.cold[flow]
+        device = int(cold["masquerade"])
+        for place, (ns, entry) in enumerate(self.store.entries_of(flow)):
+            if device and place == int(cold["nat_at"]):
+                entry.masquerade_device = self.names.name(device)
+            yield ns, self._asked(ns, entry)
+
+    def _entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
+        for ns, entry in self.store.entries_of_outer(number):
+            yield ns, self._asked(ns, entry)
+
+    def entries_at(self, ns: int) -> Iterator[Entry]:
+        """The entries that flows and tunnels have in one namespace."""
+        for flow in self.store.flows():
+            yield from (entry for where, entry in self._entries_of(flow) if where == ns)
+        for number in self.store.outers():
+            yield from (entry for where, entry in self._entries_of_outer(number) if where == ns)
+
+    def connections(self) -> Mapping[str, list[Entry]]:
+        """Every living conntrack entry by namespace, as ``conntrack -L`` would list them there."""
+        found: dict[str, list[Entry]] = {}
+        now = self.state.now
+        for flow in self.store.flows():
+            for ns, entry in self._entries_of(flow):
+                found.setdefault(self.world.name(ns), []).append(entry)
+        for number in self.store.outers():
+            for ns, entry in self._entries_of_outer(number):
+                found.setdefault(self.world.name(ns), []).append(entry)
+        for name, held in self.state.namespaces.items():
+            table = held.conntrack
+            assert isinstance(table, JoinedTable)
+            found.setdefault(name, []).extend(table.own_entries())
+        return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+
+
+def _ports(packet: Any) -> tuple[int, int]:
+    from netsim.packet.model import Icmp
+
+    if isinstance(packet.body, Icmp):
+        return packet.body.rest >> 16, packet.body.type << 8 | packet.body.code
+    return packet.sport or 0, packet.dport or 0

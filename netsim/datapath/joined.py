@@ -1,0 +1,68 @@
+"""The interpreter's memory, joined with that of the compiled tables: an entry is in one of them, never in both.
+
+Where the interpreter looks for a connection, flows with such an entry are thawed first; whatever it adds is noted, so that the
+kernels leave its packets alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from netsim.interpreter.state import NamespaceState, State
+from netsim.linux.conntrack import Entry, Table, Tuple
+
+if TYPE_CHECKING:
+    from netsim.datapath.engine import Datapath
+
+
+class JoinedTable(Table):
+    """The connections of namespace number ``ns``: those of the interpreter, and behind them the flows."""
+
+    __slots__ = ("_datapath", "_ns")
+
+    def __init__(self, datapath: Datapath, ns: int) -> None:
+        super().__init__()
+        self._datapath = datapath
+        self._ns = ns
+
+    def find(self, tuple_: Tuple, now: float, zone: int = 0) -> tuple[Entry, bool] | None:
+        if zone == 0:
+            self._datapath.thaw(self._ns, tuple_, now)
+        return super().find(tuple_, now, zone)
+
+    def same_source(self, original: Tuple, now: float) -> Entry | None:
+        self._datapath.thaw_source(self._ns, original)
+        return super().same_source(original, now)
+
+    def own_entries(self) -> Iterator[Entry]:
+        """Those that the interpreter holds."""
+        return super().entries()
+
+    def entries(self) -> Iterator[Entry]:
+        yield from super().entries()
+        yield from self._datapath.entries_at(self._ns)
+
+    def take(self, entry: Entry) -> None:
+        """A thawed entry."""
+        super()._insert(entry)
+        self._datapath.store.note(entry)
+
+    def _insert(self, entry: Entry) -> None:
+        super()._insert(entry)
+        self._datapath.store.note(entry)
+
+
+class JoinedState(State):
+    """``State`` whose tables are joined."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        super().__init__()
+        self._datapath = datapath
+
+    def of(self, namespace: str) -> NamespaceState:
+        found = self.namespaces.get(namespace)
+        if found is None:
+            table = JoinedTable(self._datapath, self._datapath.world.number(namespace))
+            found = self.namespaces[namespace] = NamespaceState(conntrack=table)
+        return found

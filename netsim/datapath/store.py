@@ -1,0 +1,206 @@
+"""The arrays behind flows and counters: their room, and flows as conntrack entries.
+
+A flow record stands for the entries of several namespaces. *Thawing* writes those entries out and forgets the record; that
+happens when the interpreter comes across one of them. What the interpreter's tables hold is noted by hash (``elsewhere``), so
+that the kernels leave such packets to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import flows as fl
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.commit_kernels import forget_flow
+from netsim.compiled.engine_tables import Counters
+from netsim.compiled.flows import FlowState, add_elsewhere, aligned, outer_last, rebuild, source_key, tuple_hash
+from netsim.compiled.ref import reference
+from netsim.compiled.tcp_kernel import TCP_TRACK, load
+from netsim.linux.conntrack import Entry, Tuple
+from netsim.packet.model import Proto
+
+_CLASSES, _PROFILES = 4096, 65536
+_SETTINGS = 64
+MS = 1000  # ticks of the engine's clock in a second
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(6, (least - 1).bit_length())
+
+
+class FlowStore:
+    """``capacity``: flows to make room for at once; the tables double when they are full."""
+
+    def __init__(self, capacity: int, addresses: Addresses) -> None:
+        self.addresses = addresses
+        flows = min(max(capacity, 64) + 2, fl.MOST)
+        self.state = FlowState(
+            slots=np.zeros(_power_of_two(4 * flows), np.uint32),
+            outer_slots=np.zeros(_power_of_two(4 * flows), np.uint32),
+            hot=aligned(flows, fl.HOT),
+            cold=aligned(flows, fl.COLD),
+            outer=aligned(2 * flows, fl.OUTER),
+            tcp=np.zeros(flows, TCP_TRACK),
+            totals=np.zeros(flows, fl.TOTAL),
+            timeouts=np.zeros((_SETTINGS, 16), np.uint32),
+            sources=np.zeros(_power_of_two(2 * flows), np.uint32),
+            sources_next=np.zeros((flows, 2), np.uint32),
+            elsewhere=np.zeros(1024, np.uint64),
+            classes=np.zeros(_CLASSES, fl.CLASS),
+            profiles=np.zeros(_PROFILES, np.uint32),
+            counts=np.zeros(fl.COUNTS, np.int64),
+        )
+        self.state.counts[fl.N_CLASSES] = 1  # 0 stands for "take the slow path"
+        self.counters = Counters(np.zeros(4096, np.uint64), np.zeros((4096, 2), np.uint64), np.zeros(1, np.int64))
+
+    # -- room ---------------------------------------------------------------------------------------------------------
+    def grow_flows(self) -> None:
+        """Twice the room. OverflowError past what flow numbers can count."""
+        state = self.state
+        flows = min(2 * len(state.hot), fl.MOST)
+        if flows == len(state.hot):
+            raise OverflowError(f"more than {fl.MOST} concurrent flows")
+        hot, cold = aligned(flows, fl.HOT), aligned(flows, fl.COLD)
+        hot[: len(state.hot)], cold[: len(state.cold)] = state.hot, state.cold
+        self.state = state._replace(
+            slots=np.zeros(_power_of_two(4 * flows), np.uint32),
+            outer_slots=np.zeros_like(state.outer_slots),
+            hot=hot,
+            cold=cold,
+            tcp=_longer(state.tcp, flows),
+            totals=_longer(state.totals, flows),
+            sources=np.zeros(_power_of_two(2 * flows), np.uint32),
+            sources_next=np.zeros((flows, 2), np.uint32),
+        )
+        rebuild(reference(self.state))
+
+    def grow_outers(self) -> None:
+        state = self.state
+        outers = min(2 * len(state.outer), fl.MOST)
+        if outers == len(state.outer):
+            raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
+        outer = aligned(outers, fl.OUTER)
+        outer[: len(state.outer)] = state.outer
+        self.state = state._replace(
+            outer=outer,
+            slots=np.zeros_like(state.slots),
+            outer_slots=np.zeros(_power_of_two(2 * outers), np.uint32),
+            sources=np.zeros_like(state.sources),
+            sources_next=np.zeros_like(state.sources_next),
+        )
+        rebuild(reference(self.state))
+
+    def grow_counters(self) -> None:
+        keys, rows, used = self.counters
+        larger = Counters(np.zeros(2 * len(keys), np.uint64), np.zeros((2 * len(keys), 2), np.uint64), used)
+        mask = len(larger.keys) - 1
+        for key, row in zip(keys.tolist(), rows):
+            if key:
+                at = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & mask
+                while larger.keys[at]:
+                    at = at + 1 & mask
+                larger.keys[at], larger.rows[at] = key, row
+        self.counters = larger
+
+    # -- what the interpreter holds -----------------------------------------------------------------------------------
+    def note(self, entry: Entry) -> None:
+        """The interpreter's tables hold ``entry``: packets of its tuples are its business from now on."""
+        v6 = int(entry.original.src.version == 6)
+        for one in (entry.original, entry.reply):
+            src, dst, ports = self.words(one)
+            self._note(int(tuple_hash(one.proto, src, dst, ports, v6)))
+        first = entry.original
+        self._note(int(source_key(first.proto, self.addresses.handle(first.src), first.sport, v6)))
+
+    def _note(self, digest: int) -> None:
+        held = self.state.elsewhere
+        if 2 * (int(self.state.counts[fl.N_ELSEWHERE]) + 1) > len(held):
+            self.state = self.state._replace(elsewhere=np.zeros(2 * len(held), np.uint64))
+            self.state.counts[fl.N_ELSEWHERE] = 0
+            for value in held[held != 0]:
+                add_elsewhere(reference(self.state), value)
+        add_elsewhere(reference(self.state), np.uint64(digest))
+
+    def forget_notes(self) -> None:
+        self.state.elsewhere[:] = 0
+        self.state.counts[fl.N_ELSEWHERE] = 0
+
+    # -- flows as entries ---------------------------------------------------------------------------------------------
+    def words(self, one: Tuple) -> tuple[int, int, int]:
+        """A tuple as records hold it: source, destination, ports."""
+        handle = self.addresses.handle
+        return handle(one.src), handle(one.dst), one.sport << 16 | one.dport
+
+    def tuple_of(self, record: Any, stage: str, proto: int, version: int) -> Tuple:
+        address = self.addresses.address
+        ports = int(record[stage + "ports"])
+        src, dst = int(record[stage + "src"]), int(record[stage + "dst"])
+        return Tuple(address(src, version), ports >> 16, address(dst, version), ports & 0xFFFF, proto)
+
+    def flows(self) -> Iterator[int]:
+        used = self.state.hot[: int(self.state.counts[fl.HIGH]) + 1]["proto"] != 0
+        yield from np.flatnonzero(used).tolist()
+
+    def outers(self) -> Iterator[int]:
+        used = self.state.outer[: int(self.state.counts[fl.OUTER_HIGH]) + 1]["proto"] != 0
+        yield from np.flatnonzero(used).tolist()
+
+    def entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
+        """(namespace, entry) of each place that a flow has an entry in. ``masquerade_device`` is left to the caller."""
+        hot, cold, total = self.state.hot[flow], self.state.cold[flow], self.state.totals[flow]
+        status, proto = int(hot["status"]), int(hot["proto"])
+        version = 6 if status & fl.IPV6 else 4
+        first, last = self.tuple_of(hot, "s0_", proto, version), self.tuple_of(hot, "s1_", proto, version)
+        life = int(self.state.timeouts[int(cold["settings"]), int(hot["state"])])
+        seen = max(int(hot["last0"]), int(hot["last1"]))
+        packets = sum(int(total[name]) + int(hot[name]) for name in ("packets0", "packets1"))
+        nat_at = int(cold["nat_at"])
+        for place in range(int(cold["count"])):
+            here = place == nat_at
+            yield (
+                int(cold["ns"][place]),
+                Entry(
+                    original=first if place <= nat_at else last,
+                    reply=(last if place >= nat_at else first).inverted(),
+                    expires=(seen + life) / MS,
+                    status_snat=here and bool(status & fl.SNAT),
+                    status_dnat=here and bool(status & fl.DNAT),
+                    seen_reply=bool(status & fl.SEEN_REPLY),
+                    assured=bool(status & fl.ASSURED),
+                    confirmed=True,
+                    born=int(cold["born"]) / MS,
+                    packets=packets,
+                    tcp=load(self.state.tcp[flow]) if proto == Proto.TCP else None,
+                ),
+            )
+
+    def entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
+        record = self.state.outer[number]
+        status, proto = int(record["status"]), int(record["proto"])
+        one = self.tuple_of(record, "", proto, 6 if status & fl.IPV6 else 4)
+        life = int(self.state.timeouts[int(record["settings"]), int(record["state"])])
+        for ns in dict.fromkeys((int(record["ns0"]), int(record["ns1"]))):
+            yield (
+                ns,
+                Entry(
+                    original=one,
+                    reply=one.inverted(),
+                    expires=(int(outer_last(reference(self.state), number)) + life) / MS,
+                    seen_reply=bool(status & fl.SEEN_REPLY),
+                    assured=bool(status & fl.ASSURED),
+                    confirmed=True,
+                    born=int(record["born"]) / MS,
+                ),
+            )
+
+    def forget(self, flow: int, engine: Any) -> None:
+        forget_flow(engine, flow)
+
+
+def _longer(array: Any, count: int) -> Any:
+    longer = np.zeros(count, array.dtype)
+    longer[: len(array)] = array
+    return longer

@@ -1,0 +1,148 @@
+"""Facts that the kernels ask for when they first need them, each answered by the interpreter's own function.
+
+A fault names a kind, a number and a value (``netsim.compiled.world``, ``journey``); the answer goes into the tables, and the
+packet is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from netsim.compiled import journey as jn
+from netsim.compiled import world as wd
+from netsim.compiled.addresses import Addresses
+from netsim.compiled.fib import FibCompiler
+from netsim.compiled.flows import TIMEOUT_NAMES
+from netsim.compiled.names import Names
+from netsim.compiled.rule_compiler import RuleCompiler
+from netsim.compiled.world import World as Tables
+from netsim.interpreter.ingress import is_multicast_mac
+from netsim.interpreter.neighbours import port_towards, resolve, stations
+from netsim.interpreter.scene import Scene, World
+from netsim.linux.conntrack import TIMEOUTS
+from netsim.linux.link import Link, LinkKind
+from netsim.linux.netfilter.base import TABLE_HOOKS
+from netsim.linux.network import Network
+from netsim.packet.address import Family
+
+_TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
+
+
+class Supply:
+    def __init__(
+        self,
+        network: Network,
+        addresses: Addresses,
+        names: Names,
+        tables: Tables,
+        fib: FibCompiler,
+        rules: RuleCompiler,
+    ) -> None:
+        self.network = network
+        self.scenes = World(network)
+        self.addresses = addresses
+        self.names = names
+        self.tables = tables
+        self.fib = fib
+        self.rules = rules
+
+    # -- namespaces ---------------------------------------------------------------------------------------------------
+    def add(self, name: str) -> int:
+        """The number of a namespace whose tables are there. KeyError if the network has none of that name."""
+        number = self.tables.number(name)
+        if self.tables.has(number):
+            return number
+        scene = self.scenes.scene(name)
+        namespace = scene.namespace
+        compiled = {}
+        for family, ruleset in namespace.rulesets.items():
+            for table in ruleset.tables.values():
+                its = self.rules.table(name, table, family, namespace.ipsets)
+                hooks = {hook.value: self.rules.entry(its, hook) for hook in TABLE_HOOKS[table.name]}
+                compiled[family, table.name] = (its, hooks)
+        self.fib.add(number, namespace)
+        segments = {link.segment for link in namespace.links if link.segment is not None}
+        self.tables.add(
+            namespace,
+            tracks=(scene.tracks(Family.IPV4), scene.tracks(Family.IPV6)),
+            tables=compiled,
+            timeouts=_timeouts(scene),
+            segment_mtus={segment: self.network.segment_mtu(segment) for segment in segments},
+        )
+        return number
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+    def answer(self, kind: int, number: int, value: int) -> None:
+        if kind == jn.FAULT_NAMESPACE_WANTED:
+            self.add(self.tables.name(number))
+        elif kind == jn.FAULT_RULES:
+            self.rules.fault(number, value)
+        elif kind in (wd.NEIGHBOUR4, wd.NEIGHBOUR6):
+            self._neighbour(kind, number, value)
+        elif kind == wd.PORT:
+            self._port(number, value)
+        elif kind == wd.STATION:
+            self._station(number, value)
+        else:
+            raise AssertionError(f"nobody can supply {kind}, {number}, {value}")
+
+    def _device(self, number: int) -> tuple[Scene, Link]:
+        held = self.tables.devices[number]
+        assert held is not None
+        return self.scenes.scene(held[0]), held[1]
+
+    def _neighbour(self, kind: int, device: int, hop: int) -> None:
+        scene, link = self._device(device)
+        address = self.addresses.address(hop, 4 if kind == wd.NEIGHBOUR4 else 6)
+        found = resolve(self.scenes, scene, link, address)
+        self.tables.facts.set(kind, device, hop, wd.NOBODY if found is None else self.names.number(found.mac))
+
+    def _port(self, bridge: int, mac: int) -> None:
+        scene, link = self._device(bridge)
+        text = self.names.name(mac)
+        own = {link.mac, *(held.mac for held in scene.ports.get(link.name, ()))}
+        answer = wd.NOBODY
+        if text in own:
+            answer = wd.BRIDGE_UP
+        elif not is_multicast_mac(text):
+            port = port_towards(self.scenes, scene, link, text)
+            answer = wd.NOBODY if port is None else self.tables.device_number(scene.name, port.name)
+        self.tables.facts.set(wd.PORT, bridge, mac, answer)
+
+    def _station(self, segment: int, mac: int) -> None:
+        there = self.network.by_mac(self.names.name(segment), self.names.name(mac))
+        answer = wd.NOBODY
+        if there is not None:
+            self.add(there[0])
+            answer = self.tables.device_number(*there) or wd.NOBODY
+        self.tables.facts.set(wd.STATION, segment, mac, answer)
+
+    def warm(self, namespace: str) -> None:
+        """Supply at once what packets to the stations behind a namespace's bridges will ask for."""
+        scene = self.scenes.scene(namespace)
+        self.add(namespace)
+        for link in scene.namespace.links:
+            if link.kind is LinkKind.BRIDGE:
+                for address, mac in self._behind(scene, link):
+                    device = self.tables.device_number(namespace, link.name)
+                    kind = wd.NEIGHBOUR4 if address.version == 4 else wd.NEIGHBOUR6
+                    self.tables.facts.set(kind, device, self.addresses.handle(address), self.names.number(mac))
+
+    def _behind(self, scene: Scene, bridge: Link) -> Iterator[tuple[object, str]]:
+        for other, station in stations(self.scenes, scene, bridge):
+            if station.mac is not None:
+                for address in other.addresses_on(station.name):
+                    yield address, station.mac
+
+
+def _timeouts(scene: Scene) -> tuple[tuple[float, ...], bool, bool]:
+    """Seconds by column of ``FlowState.timeouts``; whether flows may be picked up in the middle; whether windows count."""
+    given = scene.namespace.sysctls
+
+    def timeout(name: str) -> float:
+        own = given.get(_TIMEOUT_SYSCTL + name)
+        return float(TIMEOUTS.get(name, 0)) if own is None else float(own)
+
+    loose = bool(scene.sysctls.number(_TIMEOUT_SYSCTL + "tcp_loose"))
+    liberal = bool(scene.sysctls.number(_TIMEOUT_SYSCTL + "tcp_be_liberal"))
+    return tuple([timeout(name) for name in TIMEOUT_NAMES]), loose, liberal
