@@ -23,7 +23,7 @@ from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.hashing import START, U, fold_array
 from netsim.compiled.jit import kernel
-from netsim.compiled.staged import StagedRows
+from netsim.compiled.words import Words
 
 ALL = 0xFFFFFFFF
 FROM = 12  # shorter chains are read rule by rule
@@ -46,15 +46,6 @@ class Key(NamedTuple):
     span: tuple[int, tuple[tuple[int, int], ...]] | None = None
 
 
-class Index(NamedTuple):
-    """Where a chain's rest and groups are, as its record says it."""
-
-    rest: int
-    rest_count: int
-    groups: int
-    group_count: int
-
-
 class Keyed(NamedTuple):
     """The keys of a chain's rules as arrays: kept, so that a chain that differs in a few rules is indexed from it.
 
@@ -67,10 +58,8 @@ class Keyed(NamedTuple):
 
 
 class ChainIndexer:
-    def __init__(self, addresses: Addresses, ranges: StagedRows) -> None:
-        self._addresses, self._ranges = addresses, ranges
-        self.groups, self.parts = StagedRows(p.group_dtype), StagedRows(p.part_dtype)
-        self.slots, self.places, self.rest = StagedRows(p.slot_dtype), StagedRows("u4"), StagedRows("u4")
+    def __init__(self, addresses: Addresses, code: Words) -> None:
+        self._addresses, self._code = addresses, code
         self._numbers: dict[tuple[Part, ...], int] = {}
         self._shapes: list[tuple[Part, ...]] = []
 
@@ -78,19 +67,21 @@ class ChainIndexer:
     def key(self, codes: Sequence[Code]) -> Key:
         """``codes``: a rule's pure constraints. No range of ranges is looked up here: see ``_spans``."""
         parts: dict[int, tuple[int, int, int]] = {}
-        span = None
+        span: tuple[int, tuple[tuple[int, int], ...]] | None = None
         for kind, column, negated, _, a, b in codes:
             if negated or column == r.HAS or column in parts:
                 continue
-            if kind == p.MASKED:
+            if kind == p.EQUAL:
+                parts[column] = (p.BY_MASK, ALL, a)
+            elif kind == p.MASKED:
                 parts[column] = (p.BY_MASK, b, a)
             elif kind == p.PREFIX6:
                 parts[column] = (p.BY_PREFIX6, b, a)
             elif span is None and column in _RANGED and kind == p.RANGE:
                 span = column, ((a, b),)
             elif span is None and column in _RANGED and kind == p.RANGES:
-                held = self._ranges.array[a : a + b]
-                span = column, tuple(zip(held["low"].tolist(), held["high"].tolist()))
+                held = self._code.array[a : a + 2 * b].tolist()
+                span = column, tuple(zip(held[::2], held[1::2]))
         shape = tuple([(column, *parts[column][:2]) for column in sorted(parts)])
         if bits(shape) < _BITS:
             return Key((), (), span)
@@ -128,8 +119,8 @@ class ChainIndexer:
         return held.astype(np.uint32)  # type: ignore[no-any-return]
 
     # -- groups ----------------------------------------------------------------------------------------------------------
-    def index(self, keyed: Keyed) -> Index:
-        """Divide the rules of a chain, in their order, into groups and rest."""
+    def index(self, keyed: Keyed) -> int:
+        """Divide the rules of a chain, in their order, into groups and rest: the address of the index."""
         order = np.argsort(keyed.shapes, kind="stable")
         shapes, starts = np.unique(keyed.shapes[order], return_index=True)
         rows: list[tuple[int, ...]] = []
@@ -150,7 +141,8 @@ class ChainIndexer:
                 rows.append(made)
         rows.sort()
         rest.sort()
-        return Index(self.rest.extend(rest), len(rest), self.groups.extend(rows), len(rows))
+        where = self._code.add([len(rest), *rest]) << 1 if rest else 0
+        return self._code.add([len(rows), where, *[word for row in rows for word in row]])
 
     def _settle(
         self,
@@ -195,17 +187,36 @@ class ChainIndexer:
     def _hashed(self, shape: tuple[Part, ...], places: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> tuple[int, ...]:
         order = np.lexsort((places, hashes))
         places, hashes = places[order], hashes[order]
-        keys, firsts, counts = np.unique(hashes, return_index=True, return_counts=True)
+        firsts = np.flatnonzero(np.concatenate(((True,), hashes[1:] != hashes[:-1])))
+        counts = np.diff(firsts, append=len(hashes))
+        keys = hashes[firsts]
         size = 8
         while size < 2 * len(keys):
             size *= 2
-        base = self.places.extend_array(places.astype(np.uint32))
-        wanted = np.where(counts == 1, places[firsts], base + firsts).astype(np.uint32)
-        slots = np.zeros(size, p.slot_dtype)
-        _fill(slots, keys.astype(np.uint32), wanted, counts.astype(np.uint32))
-        parts = self.parts.extend((column, mode, 0, 0, mask) for column, mode, mask in shape)
-        where = self.slots.extend_array(slots)
-        return int(places.min()), int(places.max()), where, size, parts, len(shape), p.BY_HASH, 0
+        slots = np.zeros((size, 2), np.uint32)
+        single = counts == 1
+        values = places[firsts].astype(np.uint32) << 1 | 1
+        for at in np.flatnonzero(~single).tolist():
+            held = places[firsts[at] : firsts[at] + counts[at]].tolist()
+            values[at] = self._code.add([len(held), *held]) << 1
+        fill(slots, keys.astype(np.uint32), values)
+        return (
+            int(places.min()),
+            int(places.max()),
+            self._slots(slots),
+            size,
+            p.BY_HASH,
+            len(shape),
+            self._parts(shape),
+            0,
+        )
+
+    def _slots(self, slots: npt.NDArray[np.uint32]) -> int:
+        self._code.aligned(2 * p.LINE)
+        return self._code.add_array(slots)
+
+    def _parts(self, shape: tuple[Part, ...]) -> int:
+        return self._code.add([word for column, mode, mask in shape for word in (column | mode << 8, mask)])
 
     def _intervals(
         self, column: int, ranged: list[tuple[int, tuple[tuple[int, int], ...]]]
@@ -235,16 +246,19 @@ class ChainIndexer:
                 lists[interval].append(place)
         if len(covers) - len(left) < _FEWEST:
             return None, [place for place, _ in ranged]
-        flat = [place for held in lists for place in sorted(set(held))]
-        base = self.places.extend(flat)
-        rows = []
+        words = []
+        used: set[int] = set()
         for bound, held in zip(bounds.tolist(), lists):
-            count = len(set(held))
-            rows.append((bound, held[0] if count == 1 else base, count))
-            base += count
-        where = self.slots.extend(rows)
-        parts = self.parts.append((column, p.BY_MASK, 0, 0, ALL))
-        return (min(flat), max(flat), where, len(rows), parts, 1, p.BY_INTERVAL, 0), left
+            distinct = sorted(set(held))
+            used.update(distinct)
+            if len(distinct) > 1:
+                value = self._code.add([len(distinct), *distinct]) << 1
+            else:
+                value = distinct[0] << 1 | 1 if distinct else 0
+            words += [bound, value]
+        where = self._code.add(words)
+        parts = self._parts(((column, p.BY_MASK, ALL),))
+        return (min(used), max(used), where, len(bounds), p.BY_INTERVAL, 1, parts, 0), left
 
 
 def bits(shape: Iterable[Part]) -> int:
@@ -281,12 +295,12 @@ def prefix_masks(length: int) -> tuple[int, int]:
 
 
 @kernel
-def _fill(slots: Any, keys: Any, firsts: Any, counts: Any) -> None:
+def fill(slots: Any, keys: Any, values: Any) -> None:
+    """Put ``values`` (none of them 0) under ``keys`` into empty ``slots``: (a power of two, 2) uint32."""
     mask = U(len(slots) - 1)
     for at in range(len(keys)):
         place = U(keys[at]) & mask
-        while slots[place]["count"] != 0:
+        while slots[place, 1] != 0:
             place = (place + U(1)) & mask
-        slots[place]["key"] = keys[at]
-        slots[place]["first"] = firsts[at]
-        slots[place]["count"] = counts[at]
+        slots[place, 0] = keys[at]
+        slots[place, 1] = values[at]

@@ -46,3 +46,10 @@ def kernel(function: F) -> F:
     njit: Any = numba.njit
     made: F = njit(cache=True, _nrt=False, nogil=True, error_model="numpy")(function)
     return made
+
+
+def inlined(function: F) -> F:
+    """As ``kernel``, for the innermost helpers: expanded where they are called, so that no argument is passed."""
+    njit: Any = numba.njit
+    made: F = njit(cache=True, _nrt=False, nogil=True, error_model="numpy", forceinline=True)(function)
+    return made

@@ -9,31 +9,43 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.names import Names
 from netsim.compiled.staged import StagedRows
+from netsim.compiled.words import Words
 from netsim.linux.netfilter.base import Match, Nat, NatKind, Target, Verdict
 from netsim.linux.netfilter.lowering import Column, Constraint, Effect, Kind, Opaque
+from netsim.linux.netfilter.match.comment import Comment
 from netsim.linux.netfilter.match.recent import Recent
 from netsim.linux.netfilter.rule import Rule
 from netsim.linux.netfilter.target.connmark import ConnMark
 from netsim.packet.address import Family, IPNetwork
 
-Code = tuple[int, int, int, int, int, int]  # kind, column, negated, 0, a, b: a row of ``constraint_dtype``
+Code = tuple[int, int, int, int, int, int]  # kind, column, negated, mode, a, b
 
 ALL = 0xFFFFFFFF
+SET = "set "  # before the name of a set among the names of chains
 HALF = 1 << 31  # what the kernel's random numbers are below
 NAT_KINDS = tuple(NatKind)
+_NAT_NUMBERS = {kind: number for number, kind in enumerate(NAT_KINDS)}
 COLUMNS: Mapping[Column, int] = {column: number for number, column in enumerate(Column) if column is not Column.PACKET}
 _MAY_LACK = {r.SPORT, r.DPORT, r.TCP_FLAGS, r.ICMP_TYPE, r.ICMP_CODE, r.CT_MARK}
 _PORTS = (r.SPORT, r.DPORT)
 _NAMED = {r.IIF, r.OIF, r.PHYSIN, r.PHYSOUT}
 _NEVER: Code = (p.NEVER, 0, 0, 0, 0, 0)
 _FIRST_IMPURE = p.RANDOM
+
+
+def encoded(codes: Sequence[Code]) -> list[int]:
+    """Constraints as words."""
+    words = []
+    for kind, column, negated, mode, a, b in codes:
+        words += [kind | column << 8 | negated << 16 | mode << 24, a]
+        if kind in p.WIDE:
+            words.append(b)
+    return words
 
 
 class Lowered(NamedTuple):
@@ -43,28 +55,35 @@ class Lowered(NamedTuple):
     argument: int
 
 
+class _Match(NamedTuple):
+    """A match: its constraints, and the same as pure ones, the bits of HAS that these need, and what follows them."""
+
+    match: Match  # kept, because it is known by identity
+    codes: tuple[Code, ...]
+    pure: tuple[Code, ...]
+    need: int
+    ordered: tuple[Code, ...]
+
+
 class Pools:
     """What rules refer to, each thing once. ``reasons``: why a rule is left to the interpreter."""
 
     def __init__(self, addresses: Addresses, names: Names) -> None:
         self.addresses, self.devices = addresses, names
-        self.names = Names()  # of chains ("NAME") and of sets ("set NAME", which no chain can be called)
-        self.constraints, self.ranges = StagedRows(p.constraint_dtype), StagedRows(p.range_dtype)
-        self.nats, self.marks = StagedRows(p.nat_dtype), StagedRows(p.mark_dtype)
-        self.runs, self.thresholds = StagedRows(p.run_dtype), StagedRows("u8")
-        self.runs.append((0, 0))  # run 0: none
+        self.names = Names()  # of chains and, behind ``SET``, of sets: no chain has a blank in its name
+        self.code = Words()
+        self.nats = StagedRows(p.nat_dtype)
         self.prefixes: dict[str, int] = {}
         self.reasons = list(p.REASONS)
         self.nat_values: list[Nat] = []
         self.rejects = Names()
-        self.recent_lists = StagedRows(np.uint32)  # 1: left to the interpreter
-        self.recent_names: list[tuple[str, int]] = []
+        self.recent_names: dict[int, tuple[str, int]] = {}
         self._recent_numbers: dict[tuple[str, int], int] = {}
-        self._recent_rules: list[set[tuple[int, bool]]] = []  # (seconds, reap) of the rules that ask, list by list
+        self._recent_rules: dict[int, set[tuple[int, bool]]] = {}  # (seconds, reap) of the rules that ask, by list
         self._reasons: dict[str, int] = {}
         self._lists: dict[tuple[Code, ...], int] = {(): 0}
         self._ranges: dict[tuple[tuple[int, int], ...], int] = {}
-        self._nats: dict[Nat, int] = {}
+        self._nats: dict[tuple[int, ...], int] = {}
         self._marks: dict[tuple[int, int, int], int] = {}
         self._runs: dict[tuple[int, ...], int] = {}
 
@@ -75,16 +94,17 @@ class Pools:
             self.reasons.append(text)
         return found
 
-    def constraint_list(self, codes: tuple[Code, ...]) -> int:
-        found = self._lists.get(codes)
-        if found is None:
-            found = self._lists[codes] = self.constraints.extend(codes)
-        return found
+    def list_of(self, codes: tuple[Code, ...]) -> int:
+        """The address of a list of constraints that is kept already; 0 if it is not."""
+        return self._lists.get(codes, 0)
+
+    def keep_list(self, codes: tuple[Code, ...], address: int) -> None:
+        self._lists[codes] = address
 
     def range_list(self, ranges: tuple[tuple[int, int], ...]) -> int:
         found = self._ranges.get(ranges)
         if found is None:
-            found = self._ranges[ranges] = self.ranges.extend(ranges)
+            found = self._ranges[ranges] = self.code.add([end for ends in ranges for end in ends])
         return found
 
     def prefix(self, text: str) -> int:
@@ -94,33 +114,33 @@ class Pools:
         row = clear & ALL, xor & ALL, other & ALL
         found = self._marks.get(row)
         if found is None:
-            found = self._marks[row] = self.marks.append(row)
+            found = self._marks[row] = self.code.add(row)
         return found
 
     def nat(self, nat: Nat) -> int:
-        found = self._nats.get(nat)
+        flags = p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
+        low = high = 0
+        if nat.low is not None:
+            flags |= p.NAT_ADDRESS
+            low = self.addresses.handle(nat.low)
+            high = low if nat.high is None else self.addresses.handle(nat.high)
+        if nat.port_low is not None:
+            flags |= p.NAT_PORTS
+        row = _NAT_NUMBERS[nat.kind], flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
+        key = (*row, 0 if nat.low is None else nat.low.version)
+        found = self._nats.get(key)
         if found is None:
-            flags = (
-                p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
-            )
-            low = high = 0
-            if nat.low is not None:
-                flags |= p.NAT_ADDRESS
-                low = self.addresses.handle(nat.low)
-                high = low if nat.high is None else self.addresses.handle(nat.high)
-            if nat.port_low is not None:
-                flags |= p.NAT_PORTS
-            row = NAT_KINDS.index(nat.kind), flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
-            found = self._nats[nat] = self.nats.append(row)
+            found = self._nats[key] = self.nats.append(row)
             self.nat_values.append(nat)
         return found
 
     def recent_list(self, name: str, family: int) -> int:
+        """The address of a word: 1 if the list is left to the interpreter."""
         found = self._recent_numbers.get((name, family))
         if found is None:
-            found = self._recent_numbers[name, family] = self.recent_lists.append(0)
-            self.recent_names.append((name, family))
-            self._recent_rules.append(set())
+            found = self._recent_numbers[name, family] = self.code.add([0])
+            self.recent_names[found] = name, family
+            self._recent_rules[found] = set()
         return found
 
     def note_recent(self, match: Recent, family: int) -> int:
@@ -131,7 +151,7 @@ class Pools:
             rules.add((match.seconds, match.reap))
         reaped = any(reap for _, reap in rules)
         if match.hitcount > 1 or match.mode == "remove" or (reaped and len({seconds for seconds, _ in rules}) > 1):
-            self.recent_lists.array[number] = 1
+            self.code.array[number] = 1
         return number
 
     def run(self, chances: tuple[int, ...]) -> int:
@@ -139,11 +159,12 @@ class Pools:
         that the first i + 1 of them do not all fail."""
         found = self._runs.get(chances)
         if found is None:
-            rows, fails, scale = [], 1, 1
+            words, fails, scale = [len(chances)], 1, 1
             for chance in chances:
                 fails, scale = fails * (HALF - chance), scale * HALF
-                rows.append(min(((scale - fails) << 64) // scale, (1 << 64) - 1))
-            found = self._runs[chances] = self.runs.append((self.thresholds.extend(rows), len(rows)))
+                threshold = min(((scale - fails) << 64) // scale, (1 << 64) - 1)
+                words += [threshold >> 32, threshold & ALL]
+            found = self._runs[chances] = self.code.add(words)
         return found
 
 
@@ -152,22 +173,26 @@ class Lowering:
 
     def __init__(self, pools: Pools, family: Family) -> None:
         self.pools, self.family = pools, family
-        self._matches: dict[int, tuple[Match, tuple[Code, ...]]] = {}
+        self._matches: dict[int, _Match] = {}
         self._targets: dict[int, tuple[Target, tuple[int, int]]] = {}
 
     def rule(self, rule: Rule) -> Lowered:
-        codes = self._header(rule)
+        pure, need = self._header(rule), 0
+        ordered: tuple[Code, ...] = ()
         for match in rule.matches:
-            codes += self._match(match)
-        end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
-        pure, need = [], 0
-        for code in codes[:end]:
-            if code[1] == r.HAS:
-                need |= code[4]
+            if type(match) is Comment:
+                continue
+            held = self._matches.get(id(match))
+            if held is None:
+                held = self._matches[id(match)] = self._split(match)
+            if ordered:
+                ordered += held.codes
             else:
-                pure.append(code)
+                pure += held.pure
+                need |= held.need
+                ordered = held.ordered
         if need:
-            pure.insert(0, (p.MASKED, r.HAS, 0, 0, need, need))
+            pure.insert(0, (p.HAVING, r.HAS, 0, 0, need, 0))
         if rule.jump is not None:
             action = p.TO_CHAIN_FOR_GOOD if rule.goto else p.TO_CHAIN
             argument = self.pools.names.number(rule.jump)
@@ -175,7 +200,10 @@ class Lowering:
             action, argument = self._target(rule.target)
         else:
             action, argument = p.GO_ON, 0
-        return Lowered((*pure, *codes[end:]), len(pure), action, argument)
+        codes = (*pure, *ordered)
+        if len(codes) > 255:
+            codes, pure = (self._opaque("more than 255 constraints in a rule"),), []
+        return Lowered(codes, len(pure), action, argument)
 
     def _header(self, rule: Rule) -> list[Code]:
         codes: list[Code] = []
@@ -184,7 +212,7 @@ class Lowering:
         if rule.source is not None:
             codes += self._prefix(r.SRC, rule.source, rule.source_not)
         if rule.protocol is not None:
-            codes.append((p.MASKED, r.PROTO, int(rule.protocol_not), 0, rule.protocol, ALL))
+            codes.append((p.EQUAL, r.PROTO, int(rule.protocol_not), 0, rule.protocol, 0))
         if rule.iif is not None:
             codes += self._device(r.IIF, rule.iif, rule.iif_not)
         if rule.oif is not None:
@@ -204,9 +232,12 @@ class Lowering:
         else:
             first = self.pools.addresses.handle(network.network_address)
             if self.family is Family.IPV4:
-                yield p.MASKED, column, int(negated), 0, first, ALL << 32 - length & ALL
+                if length == 32:
+                    yield p.EQUAL, column, int(negated), 0, first, 0
+                else:
+                    yield p.MASKED, column, int(negated), 0, first, ALL << 32 - length & ALL
             elif length == 128:
-                yield p.MASKED, column, int(negated), 0, first, ALL
+                yield p.EQUAL, column, int(negated), 0, first, 0
             else:
                 yield p.PREFIX6, column, int(negated), 0, first, length
 
@@ -214,19 +245,18 @@ class Lowering:
         if pattern.endswith("+"):
             yield p.NAME, column, int(negated), 0, self.pools.prefix(pattern[:-1]), 0
         else:
-            yield p.MASKED, column, int(negated), 0, self.pools.devices.number(pattern), ALL
+            yield p.EQUAL, column, int(negated), 0, self.pools.devices.number(pattern), 0
 
     # -- matches ---------------------------------------------------------------------------------------------------------
-    def _match(self, match: Match) -> tuple[Code, ...]:
-        held = self._matches.get(id(match))
-        if held is not None:
-            return held[1]
-        constraints = match.lower()
-        if not constraints:
-            return ()
-        codes = tuple([code for constraint in constraints for code in self._constraint(constraint, match)])
-        self._matches[id(match)] = match, codes
-        return codes
+    def _split(self, match: Match) -> _Match:
+        codes = tuple([code for constraint in match.lower() for code in self._constraint(constraint, match)])
+        end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
+        need = 0
+        for code in codes[:end]:
+            if code[0] == p.HAVING:
+                need |= code[4]
+        pure = tuple([code for code in codes[:end] if code[0] != p.HAVING])
+        return _Match(match, codes, pure, need, codes[end:])
 
     def _constraint(self, constraint: Constraint | Opaque, match: Match) -> Iterator[Code]:
         if isinstance(constraint, Opaque):
@@ -244,12 +274,16 @@ class Lowering:
                 yield p.RANDOM, 0, 0, 0, chance << 1, 0
         elif isinstance(match, Recent) and kind is Kind.STATEFUL:
             yield self._recent(match)
-        elif kind in (Kind.LOOKUP, Kind.STATEFUL):
+        elif kind is Kind.LOOKUP:
+            name, sides = value
+            packed = len(sides) | sum(1 << 8 + place for place, side in enumerate(sides) if side == "dst")
+            yield p.IN_SET, 0, int(negated), 0, self.pools.names.number(SET + name), packed
+        elif kind is Kind.STATEFUL:
             yield self._opaque(f"{match.name} remembers from packet to packet")
         else:
             column = COLUMNS[constraint.column]
             if column in _MAY_LACK:
-                yield p.MASKED, r.HAS, 0, 0, 1 << column, 1 << column
+                yield p.HAVING, r.HAS, 0, 0, 1 << column, 0
             yield from self._column(kind, column, value, negated)
 
     def _recent(self, match: Recent) -> Code:
@@ -275,7 +309,7 @@ class Lowering:
                 yield _NEVER
         elif kind is Kind.EQUAL:
             number = self.pools.devices.number(value) if column in _NAMED else value
-            yield p.MASKED, column, no, 0, number, ALL
+            yield p.EQUAL, column, no, 0, number, 0
         elif kind is Kind.ANY_BIT:
             yield p.ANY_BIT, column, no, 0, value, 0
         elif kind is Kind.PREFIX:
@@ -301,7 +335,7 @@ class Lowering:
         elif len(ranges) > 1:
             yield p.RANGES, column, no, 0, self.pools.range_list(tuple(ranges)), len(ranges)
         elif ranges[0][0] == ranges[0][1]:
-            yield p.MASKED, column, no, 0, ranges[0][0], ALL
+            yield p.EQUAL, column, no, 0, ranges[0][0], 0
         else:
             yield p.RANGE, column, no, 0, *ranges[0]
 

@@ -1,13 +1,29 @@
-"""What compiled rules look like in memory: the records that the walk reads, and why they are laid out so.
+"""What compiled rules look like in memory, and why.
 
-    table ──▶ scopes ──resolution (scope, name)──▶ chain ──▶ rules, one after the other ──▶ constraints, effects
-                                                     └─────▶ groups: where to look instead of reading rule by rule
+    table ─┬─▶ chains of its own, small and known in full ── resolution (scope, name) ─┐
+           └─▶ chains derived on demand, shared by nodes ─── directory, pages ─────────┴─▶ chain ─┬─▶ rules ─▶ constraints
+                                                                                                  └─▶ index (long chains)
 
-The first packet of a flow goes through four to ten chains that few other packets share, so what counts is the number of
-cache lines it touches. A rule is 16 bytes, so that a Service chain of ten endpoints is three lines; its constraints are in
-a list of their own that equal rules share (every KUBE-SEP's DNAT rule has the same); names are numbers; jumps are resolved
-in one hash table for all tables, because chain objects are shared by nodes and a name means a chain only within a table.
-10,000 Services of 10 endpoints, 320,000 rules, take 16 MB: they stay in the last-level cache.
+The first packet of a flow walks four to ten chains that few other packets share, so its cost is the number of cache lines
+it touches: each one that is not in the core's own cache takes as long as a hundred instructions. Hence everything is in one
+array of 32-bit words, ``code``, where what is read together lies together, at word addresses (0: nothing):
+
+    chain   rules: count | policy << 31 · number of the first rule · address of the rules · address of the index
+    rule    address of the draws it begins · pure | all << 8 | action << 16 · argument · address of the constraints
+    constraint   kind | column << 8 | negated << 16 | mode << 24 · a [· b]
+    index   groups, how many · the rest, as the value of a slot; then 8 words a group:
+            first place · last place · slots · how many slots · kind · parts, how many · address of the parts · 0
+    part    column | mode << 8 · mask, or length of an IPv6 prefix
+    slot    key · 0 (free), place << 1 | 1, or address << 1 of a list: count, then places, ascending
+    draws   address of their chances · the chains they lead to, if they all jump; else 0
+    chances count · in 2**64ths, high word and low word
+    scopes  how many · kind and number of each: those of a table, see ``tables``
+
+A chain is one block: its header, what draws lead to, the constraints that no chain had before, its rules. It begins on a
+cache line, and of a KUBE-SVC chain of any length packets read the first two, of a KUBE-SEP chain one. A rule of a long
+chain has a line of its own, its constraints behind it. Equal lists of constraints are kept once, and so stay in the cache.
+Names are numbers, given out in the order in which chains name them, so what the chains of 10,000 Services resolve to is 40
+KB. 10,000 Services of 10 endpoints, 320,000 rules, take some 20 MB in all.
 
 A rule's constraints are in two parts. The *pure* ones ask registers alone and come first; asking them in any order, or too
 often, changes nothing, so they may be hashed and looked up. From the first constraint on that draws, remembers, looks into
@@ -20,32 +36,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from netsim.compiled import words
 from netsim.compiled.recent_table import plan_dtype
 
-# Kinds of constraints. Pure ones ask one register.
-NEVER, MASKED, ANY_BIT, RANGE, RANGES, NAME, PREFIX6, RANGE6, RANGES6, TYPES = range(10)
-# These are asked in the kernel's order.
-RANDOM, IN_SET, RECENT, OPAQUE = range(10, 14)
+# Kinds of constraints. Up to RANGES6 they are pure: they ask one register. WIDE ones have a ``b``.
+NEVER, EQUAL, ANY_BIT, NAME, TYPES, HAVING, MASKED, RANGE, RANGES, PREFIX6, RANGES6 = range(11)
+RANDOM, OPAQUE, RECENT, IN_SET = range(11, 15)
+WIDE = (MASKED, RANGE, RANGES, PREFIX6, RANGES6, RECENT, IN_SET)
 
-# Actions of rules: what a match does.
+# Actions of rules: what a match does. The argument is in brackets.
 (
     GO_ON,
     TO_ACCEPT,
     TO_DROP,
     TO_RETURN,
-    TO_CHAIN,
-    TO_CHAIN_FOR_GOOD,
-    TO_NAT,
-    TO_REJECT,
-    TO_MARK,
+    TO_CHAIN,  # [name]
+    TO_CHAIN_FOR_GOOD,  # [name]
+    TO_NAT,  # [row of nats]
+    TO_REJECT,  # [number of what to answer with]
+    TO_MARK,  # [address of: bits to clear, bits to flip, bits to copy], as the three that follow
     TO_SET_CT_MARK,
     TO_SAVE_MARK,
     TO_RESTORE_MARK,
     TO_NOTRACK,
-    TO_BAIL,
+    TO_BAIL,  # [reason]
 ) = range(14)
 
-# Why a walk gives up. Reasons from OTHER on are texts that a compiler has noted: ``RuleCompiler.reason``.
+# Why a walk gives up. Reasons from len(REASONS) on are texts that a compiler has noted: ``RuleCompiler.reason``.
 REASONS = (
     "a non-first fragment that could overwrite TCP flags",
     "a scratch of the walk is full",
@@ -56,42 +73,32 @@ REASONS = (
 )
 BAIL_FRAGMENT, BAIL_SCRATCH, BAIL_LOOP, BAIL_CHAIN, BAIL_SET, BAIL_RECENT = range(len(REASONS))
 
-MISSING = 0xFFFFFFFF  # resolved: there is no such chain or set
-ELSEWHERE = 0xFFFFFFFE  # resolved: not in this scope, ask the next one
+# Resolved: 0 nobody has said yet, or an address, or
+MISSING = 0xFFFFFFFF  # there is no such chain or set
+ELSEWHERE = 0xFFFFFFFE  # not in this scope, ask the next one
+
+# Kinds of scopes: known in full (in ``resolution``), or asked name by name (in ``pages``).
+COMPLETE, PAGED = range(2)
+PAGE_BITS = 6
+PAGE = 1 << PAGE_BITS  # names a page
 
 # FAULT_B when no name is missing: the packet is simply run again with fresh registers or fresh programs.
 NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in for this table from now on
 NEEDS_PROGRAMS = 0xFFFFFFFE  # the programs are older than a device name of the packet
 
-table_dtype = np.dtype([("first_scope", "u4"), ("scopes", "u4"), ("sets", "u4"), ("types", "u4")])
-scope_dtype = np.dtype([("number", "u4"), ("complete", "u4")])
+LINE = words.LINE  # words in a cache line
+HEADER, RULE = 4, 4  # words of a chain's header, and of a rule in a short chain; in a long one it has a line
+RUN, META, ARGUMENT, LIST = range(4)  # words of a rule
+GROUP = 8
+POLICY_DROP = 1 << 31
+
+# Kinds of groups, modes of parts, modes of RECENT.
+BY_HASH, BY_INTERVAL = range(2)
+BY_MASK, BY_PREFIX6 = range(2)
+RCHECK, UPDATE, SET = range(3)
+
+table_dtype = np.dtype([("scopes", "u4"), ("sets", "u4"), ("types", "u4"), ("pad", "u4")])
 resolution_dtype = np.dtype([("scope", "u4"), ("name", "u4"), ("found", "u4"), ("used", "u4")])
-group_dtype = np.dtype(
-    [("low", "u4"), ("high", "u4"), ("slots", "u4"), ("size", "u4"), ("parts", "u4"), ("part_count", "u2"), ("kind", "u1"),
-     ("pad", "u1")]
-)  # fmt: skip
-part_dtype = np.dtype([("column", "u1"), ("mode", "u1"), ("pad", "u1"), ("pad2", "u1"), ("mask", "u4")])
-slot_dtype = np.dtype([("key", "u4"), ("first", "u4"), ("count", "u4")])
-chain_dtype = np.dtype(
-    [("rules", "u4"), ("count", "u4"), ("rest", "u4"), ("rest_count", "u4"), ("groups", "u4"), ("group_count", "u2"),
-     ("policy", "u1"), ("pad", "u1")]
-)  # fmt: skip
-rule_dtype = np.dtype(
-    [
-        ("constraints", "u4"),
-        ("pure", "u1"),
-        ("all", "u1"),
-        ("action", "u1"),
-        ("pad", "u1"),
-        ("argument", "u4"),
-        ("run", "u4"),
-    ]
-)
-constraint_dtype = np.dtype(
-    [("kind", "u1"), ("column", "u1"), ("negated", "u1"), ("mode", "u1"), ("a", "u4"), ("b", "u4")]
-)
-range_dtype = np.dtype([("low", "u4"), ("high", "u4")])  # of values, or of handles of IPv6 addresses
-run_dtype = np.dtype([("first", "u4"), ("count", "u4")])
 nat_dtype = np.dtype(
     [
         ("kind", "u1"),
@@ -103,46 +110,23 @@ nat_dtype = np.dtype(
         ("high", "u4"),
     ]
 )
-mark_dtype = np.dtype([("clear", "u4"), ("xor", "u4"), ("other", "u4")])
-
-
-# group.kind, part.mode
-BY_HASH, BY_INTERVAL = range(2)
-BY_MASK, BY_PREFIX6 = range(2)
-
-# constraint.mode of RECENT
-RCHECK, UPDATE, SET = range(3)
-
-# nat.flags
-NAT_ADDRESS, NAT_PORTS, NAT_RANDOM, NAT_FULLY_RANDOM, NAT_PERSISTENT = 1, 2, 4, 8, 16
+NAT_ADDRESS, NAT_PORTS, NAT_RANDOM, NAT_FULLY_RANDOM, NAT_PERSISTENT = 1, 2, 4, 8, 16  # nats.flags
 
 
 class Programs(NamedTuple):
     """All tables of all namespaces. Read only; a compiler hands out a fresh one whenever something has grown.
 
-    ``runs``/``thresholds``: rules in a row that hold nothing but a draw; threshold i of a run is the chance, in 2**64ths,
-    that one of its rules up to the i-th matches. ``name_bits[p, n >> 5] >> (n & 31) & 1``: does the device name n begin
-    with the prefix p.
+    ``name_bits[p, n >> 5] >> (n & 31) & 1``: does the device name n begin with the prefix p. ``directory[scope,
+    name // PAGE]`` is the page of ``pages``, 0 if there is none, that says what the names mean there.
     """
 
-    tables: Any
-    scopes: Any
+    tables: Any  # where the scopes are; the scope of the sets; 1 if SRC_TYPE and DST_TYPE must be filled in
+    code: Any  # uint32
     resolution: Any  # open addressing by (scope, name), a power of two in size
-    chains: Any
-    rest: Any  # uint32: for each long chain, the places of the rules that are in no group, ascending
-    groups: Any  # by the first place they know of
-    parts: Any  # what a group compares: registers under masks, or prefixes of IPv6 addresses
-    slots: Any  # of hashes: open addressing by key; of intervals: ascending, key is where one begins
-    places: Any  # uint32: of a slot with several candidates, ascending; a single one is in the slot itself
-    rules: Any
-    constraints: Any
-    ranges: Any
-    name_bits: Any
-    runs: Any
-    thresholds: Any
+    directory: Any  # uint32, (scopes, pages)
+    pages: Any  # uint32, (pages, PAGE)
+    name_bits: Any  # uint32, (prefixes, words)
     nats: Any
-    marks: Any
-    recent_lists: Any  # uint32: 1 for lists that are left to the interpreter
 
 
 class Scratch(NamedTuple):

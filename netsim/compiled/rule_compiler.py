@@ -10,22 +10,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from netsim.compiled import programs as p
-from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.chain_index import FROM, ChainIndexer, Index
-from netsim.compiled.hashing import START, U, fold
-from netsim.compiled.jit import kernel
-from netsim.compiled.lowered import Lowering, Pools
+from netsim.compiled.chain_blocks import ChainBlocks
+from netsim.compiled.chain_index import FROM, ChainIndexer
+from netsim.compiled.ipset_tables import SetCompiler
+from netsim.compiled.lowered import SET, Lowering, Pools
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
+from netsim.compiled.resolution import NameBits, Pages, Resolution
 from netsim.compiled.staged import StagedRows
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Hook, Nat, Verdict
@@ -34,7 +31,6 @@ from netsim.linux.netfilter.table import Table
 from netsim.packet.address import Family
 
 _SMALL = 512  # chains in a dict; larger ones are compiled chain by chain
-_SET = "set "
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ class _Instance:
     table: Table
     family: Family
     ipsets: Mapping[str, IpSet]
-    scopes: tuple[int, ...]
+    scopes: tuple[tuple[int, int], ...]  # kind and number
 
 
 class RuleCompiler:
@@ -51,19 +47,21 @@ class RuleCompiler:
 
     def __init__(self, addresses: Addresses, names: Names) -> None:
         self._pools = Pools(addresses, names)
+        self._code = self._pools.code
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
-        self._tables, self._scopes = StagedRows(p.table_dtype), StagedRows(p.scope_dtype)
-        self._chains, self._rules = StagedRows(p.chain_dtype), StagedRows(p.rule_dtype)
-        self._indexer = ChainIndexer(addresses, self._pools.ranges)
-        self._resolution = _Resolution()
-        self._name_bits = _NameBits(names, self._pools.prefixes)
+        self._blocks = ChainBlocks(self._pools, ChainIndexer(addresses, self._code))
+        self._sets = SetCompiler(addresses, self._code)
+        self._resolution, self._pages = Resolution(), Pages()
+        self._name_bits = NameBits(names, self._pools.prefixes)
+        self._tables = StagedRows(p.table_dtype)
         self._instances: list[_Instance] = []
         self._held: dict[Hashable, _Instance] = {}  # by (scope, family, name of the table)
-        self._alike: dict[Hashable, int] = {}  # numbers of tables by what they consist of
+        self._alike: dict[Hashable, int] = {}  # tables by what they consist of
         self._scope_numbers: dict[Hashable, int] = {}
         self._kept: list[Any] = []  # what is remembered by identity must not go
         self._compiled: dict[tuple[int, Family], int] = {}  # chains by identity
         self._same: dict[Hashable, int] = {}  # short chains by what they compile to
+        self._rules = 0  # how many there are
         self._firsts: list[int] = []  # the first rule of each chain
         self._sources: list[Chain] = []
 
@@ -75,15 +73,12 @@ class RuleCompiler:
         held = self._held.get(key)
         if held is not None and held.table is table and held.ipsets is ipsets:
             return held.number
-        mappings = table.chains.maps if isinstance(table.chains, ChainMap) else [table.chains]
-        scopes = tuple([self._scope(mapping, family) for mapping in mappings])
+        scopes = tuple([self._scope(mapping, family) for mapping in _mappings(table)])
         sets = self._number(("sets", id(ipsets)) if ipsets else "no sets", ipsets)
         number = self._alike.get((scopes, sets, table.name))
         if number is None:
-            complete = [(one, int(self._complete(mapping))) for one, mapping in zip(scopes, mappings)]
-            first = self._scopes.extend(complete)
-            number = self._tables.append((first, len(scopes), sets, 0))
-            self._alike[scopes, sets, table.name] = number
+            where = self._code.add([len(scopes), *[word for scope in scopes for word in scope]])
+            number = self._alike[scopes, sets, table.name] = self._tables.append((where, sets, 0, 0))
             self._instances.append(_Instance(number, table, family, ipsets, scopes))
         self._held[key] = _Instance(number, table, family, ipsets, scopes)
         return number
@@ -95,32 +90,41 @@ class RuleCompiler:
 
     def fault(self, a: int, b: int) -> None:
         """Supply what a walk missed (R[FAULT_A], R[FAULT_B]); run the packet again with fresh ``programs``."""
-        instance = self._instances[a]
-        if b == p.NEEDS_PROGRAMS:
-            return
         if b == p.NEEDS_TYPES:
             self._tables.array[a]["types"] = 1
-            return
-        name = self._pools.names.name(b)
-        self._resolve(instance, name, b)
+        elif b != p.NEEDS_PROGRAMS:
+            self._resolve(self._instances[a], self._pools.names.name(b), b)
 
     def compile_all(self, number: int) -> None:
         """Compile every chain of a table now, instead of when a packet comes to it."""
         instance = self._instances[number]
-        names = self._pools.names
         for name in instance.table.chains:
-            self._resolve(instance, name, names.number(name))
+            self._resolve(instance, name, self._pools.names.number(name))
 
     def _resolve(self, instance: _Instance, name: str, number: int) -> None:
-        chains = instance.table.chains
-        mappings = chains.maps if isinstance(chains, ChainMap) else [chains]
-        for scope, mapping in zip(instance.scopes, mappings):
+        if name.startswith(SET):
+            sets = instance.ipsets
+            made = sets.get(name.removeprefix(SET))
+            found = p.MISSING
+            if made is not None:
+                reason = self._pools.reason(f"sets of type {made.type} are not compiled")
+                found = self._sets.compile(made, sets, reason)
+            self._resolution.add(int(self._tables.array[instance.number]["sets"]), number, found)
+            return
+        for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
             chain = mapping.get(name)
             if chain is not None:
-                self._resolution.add(scope, number, self._chain(chain, instance.family))
+                if kind == p.PAGED:
+                    self._pages.set(scope, number, self._chain(chain, instance.family))
                 return
-            self._resolution.add(scope, number, p.ELSEWHERE)
-        self._resolution.add(instance.scopes[-1], number, p.MISSING)
+            if kind == p.PAGED:
+                self._pages.set(scope, number, p.ELSEWHERE)
+        # Nobody has it. A table whose scopes are all complete gets one that says so.
+        kind, scope = instance.scopes[-1]
+        if kind == p.PAGED:
+            self._pages.set(scope, number, p.MISSING)
+        else:
+            self._resolution.add(scope, number, p.MISSING)
 
     def uses_types(self, number: int) -> bool:
         """Must SRC_TYPE and DST_TYPE be filled in before this table is walked? Becomes true at the first FAULT for them."""
@@ -129,26 +133,15 @@ class RuleCompiler:
     @property
     def programs(self) -> Programs:
         """All that is compiled by now."""
-        pools, indexer = self._pools, self._indexer
+        directory, pages = self._pages.arrays
         return Programs(
             self._tables.array,
-            self._scopes.array,
+            self._code.array,
             self._resolution.array,
-            self._chains.array,
-            indexer.rest.array,
-            indexer.groups.array,
-            indexer.parts.array,
-            indexer.slots.array,
-            indexer.places.array,
-            self._rules.array,
-            pools.constraints.array,
-            pools.ranges.array,
+            directory,
+            pages,
             self._name_bits.array,
-            pools.runs.array,
-            pools.thresholds.array,
-            pools.nats.array,
-            pools.marks.array,
-            pools.recent_lists.array,
+            self._pools.nats.array,
         )
 
     # -- what numbers mean -----------------------------------------------------------------------------------------------
@@ -183,127 +176,50 @@ class RuleCompiler:
             self._kept.append(keep)
         return found
 
-    @staticmethod
-    def _complete(mapping: Mapping[str, Chain]) -> bool:
-        """Is a name that has not been resolved in this mapping known not to be in it?"""
-        return type(mapping) is dict and len(mapping) <= _SMALL
-
-    def _scope(self, mapping: Mapping[str, Chain], family: Family) -> int:
-        if not self._complete(mapping):
+    def _scope(self, mapping: Mapping[str, Chain], family: Family) -> tuple[int, int]:
+        """Kind and number of the scope for a mapping of chains."""
+        if type(mapping) is not dict or len(mapping) > _SMALL:
             declared = getattr(mapping, "scope", None)
             key = ("of", id(mapping)) if declared is None else ("declared", declared)
-            return self._number((family, *key), mapping)
+            return p.PAGED, self._pages.scope((family, *key), mapping)
         names = self._pools.names
-        held = tuple(sorted((names.number(name), self._chain(chain, family)) for name, chain in mapping.items()))
+        held = tuple(
+            sorted((names.number(name), self._chain(chain, family, share=True)) for name, chain in mapping.items())
+        )
         known = len(self._scope_numbers)
         scope = self._number((family, held), None)
         if scope == known:
             for name, chain in held:
                 self._resolution.add(scope, name, chain)
-        return scope
+        return p.COMPLETE, scope
 
-    def _chain(self, chain: Chain, family: Family) -> int:
+    def _chain(self, chain: Chain, family: Family, share: bool = False) -> int:
+        """The address of a chain. ``share``: another that compiles to the same words may stand for it."""
         found = self._compiled.get((id(chain), family))
         if found is None:
-            found = self._compiled[id(chain), family] = self._compile(chain, family)
+            found = self._compiled[id(chain), family] = self._compile(chain, family, share)
             self._kept.append(chain)
         return found
 
-    def _compile(self, chain: Chain, family: Family) -> int:
-        pools, lower = self._pools, self._lowerings[family].rule
-        lowered = [lower(rule) for rule in chain.rules]
-        rows = [
-            (pools.constraint_list(codes), pure, len(codes), action, 0, argument, 0)
-            for codes, pure, action, argument in lowered
-        ]
-        at = 0
-        while at < len(rows):
-            end = at
-            chances = []
-            while end < len(rows) and len(lowered[end].codes) == 1 and lowered[end].codes[0][0] == p.RANDOM:
-                chances.append(lowered[end].codes[0][4] >> 1)
-                end += 1
-            if len(chances) > 1:
-                rows[at] = (*rows[at][:6], pools.run(tuple(chances)))
-            at = max(end, at + 1)
-        policy = r.DROP if chain.policy is Verdict.DROP else r.ACCEPT
-        key = chain.name, policy, tuple(rows)
-        found = self._same.get(key)
-        if found is not None:
-            return found
-        first = self._rules.extend(rows)
-        index = Index(0, 0, 0, 0)
-        if len(rows) >= FROM:
-            keys = [self._indexer.key(codes[:pure]) for codes, pure, _, _ in lowered]
-            index = self._indexer.index(self._indexer.keyed(keys))
-        number = self._same[key] = self._chains.append((first, len(rows), *index, policy, 0))
+    def _compile(self, chain: Chain, family: Family, share: bool) -> int:
+        lower = self._lowerings[family].rule
+        policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
+        first = self._rules
+        if len(chain.rules) >= FROM:
+            number = self._blocks.long(chain, family, policy, first, lower)
+        else:
+            lowered = [lower(rule) for rule in chain.rules]
+            key = chain.name, policy, tuple(lowered)
+            if share and key in self._same:
+                return self._same[key]
+            number = self._blocks.short(lowered, policy, first)
+            if share:
+                self._same[key] = number
         self._firsts.append(first)
         self._sources.append(chain)
+        self._rules += len(chain.rules)
         return number
 
 
-class _Resolution:
-    """The hash table behind ``Programs.resolution``."""
-
-    def __init__(self) -> None:
-        self._array: npt.NDArray[Any] = np.zeros(256, p.resolution_dtype)
-        self._held: dict[tuple[int, int], int] = {}
-        self._staged: list[tuple[int, int, int, int]] = []
-
-    def add(self, scope: int, name: int, found: int) -> None:
-        if self._held.get((scope, name)) != found:
-            self._held[scope, name] = found
-            self._staged.append((scope, name, found, 1))
-
-    @property
-    def array(self) -> npt.NDArray[Any]:
-        if self._staged:
-            if 2 * len(self._held) > len(self._array):
-                size = len(self._array)
-                while size < 4 * len(self._held):
-                    size *= 2
-                self._array = np.zeros(size, p.resolution_dtype)
-                self._staged = [(scope, name, found, 1) for (scope, name), found in self._held.items()]
-            _put(self._array, np.array(self._staged, p.resolution_dtype))
-            self._staged.clear()
-        return self._array
-
-
-@kernel
-def _put(resolution: Any, rows: Any) -> None:
-    mask = U(len(resolution) - 1)
-    for at in range(len(rows)):
-        row = rows[at]
-        place = fold(fold(START, U(row["scope"])), U(row["name"])) & mask
-        while resolution[place]["used"] != 0 and not (
-            resolution[place]["scope"] == row["scope"] and resolution[place]["name"] == row["name"]
-        ):
-            place = (place + U(1)) & mask
-        resolution[place] = row
-
-
-class _NameBits:
-    """Which device names begin with which prefixes, names that are interned later included."""
-
-    def __init__(self, names: Names, prefixes: Mapping[str, int]) -> None:
-        self._names, self._prefixes = names, prefixes
-        self._array: npt.NDArray[np.uint32] = np.zeros((1, 8), np.uint32)
-        self._rows = self._columns = 0
-
-    @property
-    def array(self) -> npt.NDArray[np.uint32]:
-        """``(prefixes, words)``; all names known by now have their bit."""
-        rows, columns = len(self._prefixes), len(self._names)
-        if not rows or (rows, columns) == (self._rows, self._columns):
-            return self._array
-        height, width = self._array.shape
-        if rows > height or columns > 32 * width:
-            grown = np.zeros((max(rows, height), max(2 * width, -(-columns // 32))), np.uint32)
-            grown[:height, :width] = self._array
-            self._array = grown
-        for prefix, row in self._prefixes.items():
-            for number in range(self._columns if row < self._rows else 0, columns):
-                if self._names.name(number).startswith(prefix):
-                    self._array[row, number >> 5] |= np.uint32(1 << (number & 31))
-        self._rows, self._columns = rows, columns
-        return self._array
+def _mappings(table: Table) -> Sequence[Mapping[str, Chain]]:
+    return table.chains.maps if isinstance(table.chains, ChainMap) else (table.chains,)

@@ -13,44 +13,52 @@ import numpy as np
 from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.hashing import START, U, draw, fold
-from netsim.compiled.jit import kernel
+from netsim.compiled.ipset_tables import UNKNOWN, contains
+from netsim.compiled.jit import inlined, kernel
 from netsim.compiled.recent_table import last_seen
 
-_NO, _YES, _TYPES_MISSING, _STALE = 0, 1, 2, 3
+_NO, _YES, _TYPES_MISSING, _STALE, _SET_MISSING = range(5)
 _DEEPEST = 1024
-_ZERO, _ONE, _BYTE = U(0), U(1), U(8)
+_BYTE, _FLAG = np.uint32(0xFF), np.uint32(1)
+_COUNT = np.uint32(0x7FFFFFFF)
+_ZERO, _ONE, _8, _16, _24, _31 = U(0), U(1), np.uint32(8), np.uint32(16), np.uint32(24), np.uint32(31)
 _32, _64, _128 = U(32), U(64), U(128)
 _LOW = U(0xFFFFFFFF)
-_NAME_SHIFT, _NAME_MASK = U(5), U(31)
-_U32 = np.uint32
+_U32, _I = np.uint32, np.int64
+_WIDE = sum(1 << kind for kind in p.WIDE)
 
 
 @kernel
 def resolve(resolution: Any, scope: Any, name: Any) -> Any:
-    """What ``name`` means in ``scope``: the number of a chain or set, MISSING, ELSEWHERE, or -1 if nobody has said yet."""
+    """What ``name`` means in a complete scope: an address, MISSING, or 0 if nobody has said so."""
     mask = U(len(resolution)) - _ONE
     place = fold(fold(START, U(scope)), U(name)) & mask
     while True:
         row = resolution[place]
         if row["used"] == 0:
-            return np.int64(-1)
+            return _I(0)
         if row["scope"] == scope and row["name"] == name:
-            return np.int64(row["found"])
+            return _I(row["found"])
         place = (place + _ONE) & mask
 
 
 @kernel
-def _named(P: Any, table: Any, name: Any) -> Any:
-    """The chain called ``name`` in a table: the first of its scopes that knows it decides."""
-    row = P.tables[table]
-    first = np.int64(row["first_scope"])
-    for at in range(first, first + np.int64(row["scopes"])):
-        scope = P.scopes[at]
-        found = resolve(P.resolution, scope["number"], name)
-        if found == p.ELSEWHERE or (found < 0 and scope["complete"] != 0):
-            continue
-        return found
-    return np.int64(-1)
+def _named(code: Any, resolution: Any, directory: Any, pages: Any, scopes: Any, name: Any) -> Any:
+    """The address of the chain called ``name``: the first of a table's scopes that knows it decides. 0, or MISSING."""
+    last = scopes - 1 + 2 * _I(code[scopes])
+    for at in range(scopes + 1, last + 1, 2):
+        if code[at] == p.COMPLETE:
+            found = resolve(resolution, code[at + 1], name)
+            if found == 0:
+                continue
+        else:
+            page = _I(name) >> p.PAGE_BITS
+            if page >= directory.shape[1]:
+                return _I(0)
+            found = _I(pages[directory[code[at + 1], page], _I(name) & (p.PAGE - 1)])
+        if found != p.ELSEWHERE and (found != p.MISSING or at == last):
+            return found
+    return _I(0)
 
 
 @kernel
@@ -70,61 +78,82 @@ def _prefix6(words: Any, one: Any, other: Any, length: Any) -> Any:
 
 
 @kernel
-def _holds(P: Any, words: Any, R: Any, at: Any) -> Any:
-    """One pure constraint: _YES, _NO, or why the packet must be run again."""
-    row = P.constraints[at]
-    kind, have, a, b = row["kind"], R[row["column"]], row["a"], row["b"]
+def _rare(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
+    """The pure constraint at ``at``, of one of the kinds that most rules do not have: _YES, _NO or why to run again."""
+    meta = code[at]
+    kind, have, a = meta & _BYTE, R[(meta >> _8) & _BYTE], code[at + 1]
     found = False
-    if kind == p.MASKED:
-        found = (have & b) == a
-    elif kind == p.RANGE:
-        found = a <= have and have <= b
-    elif kind == p.ANY_BIT:
-        found = (have & a) != 0
-    elif kind == p.RANGES:
-        for place in range(np.int64(a), np.int64(a) + np.int64(b)):
-            if P.ranges[place]["low"] <= have and have <= P.ranges[place]["high"]:
+    if kind == p.RANGES:
+        for place in range(_I(a), _I(a) + 2 * _I(code[at + 2]), 2):
+            if code[place] <= have and have <= code[place + 1]:
                 found = True
                 break
     elif kind == p.NAME:
-        word = U(have) >> _NAME_SHIFT
-        if word >= U(P.name_bits.shape[1]):
+        word = U(have) >> U(5)
+        if word >= U(name_bits.shape[1]):
             return _STALE
-        found = ((U(P.name_bits[a, word]) >> (U(have) & _NAME_MASK)) & _ONE) != _ZERO
+        found = ((name_bits[a, word] >> (have & _U32(31))) & _FLAG) != 0
     elif kind == p.PREFIX6:
-        found = _prefix6(words, have, a, b)
+        found = _prefix6(words, have, a, code[at + 2])
     elif kind == p.RANGES6:
-        for place in range(np.int64(a), np.int64(a) + np.int64(b)):
-            span = P.ranges[place]
-            if not _words_less(words, have, span["low"]) and not _words_less(words, span["high"], have):
+        for place in range(_I(a), _I(a) + 2 * _I(code[at + 2]), 2):
+            if not _words_less(words, have, code[place]) and not _words_less(words, code[place + 1], have):
                 found = True
                 break
     elif kind == p.TYPES:
         if have == 0:
             return _TYPES_MISSING
         found = (have & a) != 0
-    return _YES if found != (row["negated"] != 0) else _NO
+    return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
-@kernel
-def _pure(P: Any, words: Any, R: Any, rule: Any) -> Any:
-    """Do the pure constraints of a rule hold? _YES, _NO, or why the packet must be run again."""
-    row = P.rules[rule]
-    first = np.int64(row["constraints"])
-    for at in range(first, first + np.int64(row["pure"])):
-        found = _holds(P, words, R, at)
+@inlined
+def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
+    """The pure constraint at ``at``: _YES, _NO, or why the packet must be run again."""
+    meta, a = code[at], code[at + 1]
+    kind, have = meta & _BYTE, R[(meta >> _8) & _BYTE]
+    if kind == p.EQUAL:
+        found = have == a
+    elif kind == p.HAVING:
+        found = (have & a) == a
+    elif kind == p.MASKED:
+        found = (have & code[at + 2]) == a
+    elif kind == p.RANGE:
+        found = a <= have and have <= code[at + 2]
+    elif kind == p.ANY_BIT:
+        found = (have & a) != 0
+    elif kind == p.NEVER:
+        found = False
+    else:
+        return _rare(code, name_bits, words, R, at)
+    return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
+
+
+@inlined
+def _after(code: Any, at: Any) -> Any:
+    """The address of the constraint that follows the one at ``at``."""
+    return at + 2 + ((_WIDE >> _I(code[at] & _BYTE)) & 1)
+
+
+@inlined
+def _pure(code: Any, name_bits: Any, words: Any, R: Any, rule: Any) -> Any:
+    """Do the pure constraints of the rule at ``rule`` hold? _YES, _NO, or why the packet must be run again."""
+    at = _I(code[rule + p.LIST])
+    for _ in range(_I(code[rule + p.META] & _BYTE)):
+        found = _holds(code, name_bits, words, R, at)
         if found != _YES:
             return found
+        at = _after(code, at)
     return _YES
 
 
 @kernel
-def _from(array: Any, first: Any, count: Any, at: Any) -> Any:
-    """The index of the first of ``count`` ascending places from ``first`` on that is not before ``at``."""
+def _from(code: Any, first: Any, count: Any, at: Any) -> Any:
+    """The address of the first of ``count`` ascending places from ``first`` on that is not before ``at``."""
     low, high = first, first + count
     while low < high:
         middle = (low + high) >> 1
-        if np.int64(array[middle]) < at:
+        if _I(code[middle]) < at:
             low = middle + 1
         else:
             high = middle
@@ -132,28 +161,26 @@ def _from(array: Any, first: Any, count: Any, at: Any) -> Any:
 
 
 @kernel
-def _slot(P: Any, words: Any, R: Any, group: Any) -> Any:
-    """The index of the group's slot for this packet; -1 if it has no candidates."""
-    first, size = np.int64(group["slots"]), np.int64(group["size"])
-    parts = np.int64(group["parts"])
-    if group["kind"] == p.BY_INTERVAL:
-        have = R[P.parts[parts]["column"]]
-        low, high = first, first + size
+def _slot(code: Any, words: Any, R: Any, group: Any) -> Any:
+    """The value of the group's slot for this packet; 0 if it has no candidates."""
+    slots, size, parts = _I(code[group + 2]), _I(code[group + 3]), _I(code[group + 6])
+    if code[group + 4] == p.BY_INTERVAL:
+        have = R[code[parts] & _BYTE]
+        low, high = _I(0), size
         while high - low > 1:
             middle = (low + high) >> 1
-            if P.slots[middle]["key"] <= have:
+            if code[slots + 2 * middle] <= have:
                 low = middle
             else:
                 high = middle
-        return low if P.slots[low]["count"] != 0 else np.int64(-1)
+        return code[slots + 2 * low + 1]
     key = START
-    for at in range(parts, parts + np.int64(group["part_count"])):
-        part = P.parts[at]
-        have = R[part["column"]]
-        if part["mode"] == p.BY_MASK:
-            key = fold(key, U(have & part["mask"]))
+    for at in range(parts, parts + 2 * _I(code[group + 5]), 2):
+        have, mask = R[code[at] & _BYTE], code[at + 1]
+        if code[at] >> _8 == p.BY_MASK:
+            key = fold(key, U(have & mask))
         else:
-            length = U(part["mask"])  # 1 to 127
+            length = U(mask)  # 1 to 127
             high_word, low_word = words[have, 0], _ZERO
             if length <= _64:
                 high_word = (high_word >> (_64 - length)) << (_64 - length)
@@ -161,88 +188,59 @@ def _slot(P: Any, words: Any, R: Any, group: Any) -> Any:
                 low_word = (words[have, 1] >> (_128 - length)) << (_128 - length)
             key = fold(fold(key, high_word >> _32), high_word & _LOW)
             key = fold(fold(key, low_word >> _32), low_word & _LOW)
-    mask = U(size - 1)
-    place = key & mask
+    wrap = U(size - 1)
+    place = key & wrap
     while True:
-        slot = P.slots[U(first) + place]
-        if slot["count"] == 0:
-            return np.int64(-1)
-        if U(slot["key"]) == key:
-            return first + np.int64(place)
-        place = (place + _ONE) & mask
+        slot = slots + 2 * _I(place)
+        value = code[slot + 1]
+        if value == 0 or U(code[slot]) == key:
+            return value
+        place = (place + _ONE) & wrap
 
 
 @kernel
-def _next(P: Any, words: Any, R: Any, chain: Any, at: Any) -> Any:
-    """The place in ``chain`` of the first rule from ``at`` on whose pure constraints hold; its length if there is none, or
-    less than 0: -_TYPES_MISSING or -_STALE."""
-    row = P.chains[chain]
-    first, best = np.int64(row["rules"]), np.int64(row["count"])
-    if row["group_count"] == 0:
-        while at < best:
-            found = _pure(P, words, R, first + at)
-            if found == _YES:
-                return at
-            if found != _NO:
-                return np.int64(-found)
-            at += 1
-        return best
-    groups = np.int64(row["groups"])
-    for number in range(groups, groups + np.int64(row["group_count"])):
-        group = P.groups[number]
-        if np.int64(group["low"]) >= best:
-            break
-        if np.int64(group["high"]) < at:
+def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: Any, best: Any, at: Any) -> Any:
+    """In a long chain, the place of the first rule from ``at`` on whose pure constraints hold; ``best``, the chain's length,
+    if there is none; -_TYPES_MISSING or -_STALE."""
+    groups = _I(code[index])
+    for number in range(groups + 1):
+        value = code[index + 1]  # the rest comes last
+        if number < groups:
+            group = index + 2 + p.GROUP * number
+            if _I(code[group]) >= best or _I(code[group + 1]) < at:
+                continue
+            value = _slot(code, words, R, group)
+        if value == 0:
             continue
-        slot = _slot(P, words, R, group)
-        if slot < 0:
-            continue
-        candidate, count = np.int64(P.slots[slot]["first"]), np.int64(P.slots[slot]["count"])
-        several = count > 1
+        several = (value & _FLAG) == 0
+        here = _I(value >> _FLAG)
+        end = here + 1
         if several:
-            end = candidate + count
-            candidate = _from(P.places, candidate, count, at)
-            count = end - candidate
-        for index in range(candidate, candidate + count):
-            place = np.int64(P.places[index]) if several else candidate
+            end += _I(code[here])
+            here = _from(code, here + 1, end - here - 1, at)
+        while here < end:
+            place = _I(code[here]) if several else here
             if place >= best:
                 break
-            if place < at:
-                continue
-            found = _pure(P, words, R, first + place)
-            if found == _YES:
-                best = place
-                break
-            if found != _NO:
-                return np.int64(-found)
-    rest, end = np.int64(row["rest"]), np.int64(row["rest"]) + np.int64(row["rest_count"])
-    for index in range(_from(P.rest, rest, end - rest, at), end):
-        place = np.int64(P.rest[index])
-        if place >= best:
-            break
-        found = _pure(P, words, R, first + place)
-        if found == _YES:
-            return place
-        if found != _NO:
-            return np.int64(-found)
+            if place >= at:
+                found = _pure(code, name_bits, words, R, rules + p.LINE * place)
+                if found == _YES:
+                    best = place
+                    break
+                if found != _NO:
+                    return _I(-found)
+            here += 1
     return best
 
 
 @kernel
-def _random(R: Any, seed: Any) -> Any:
-    """64 random bits for the packet's next draw."""
-    return draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS]))
-
-
-@kernel
-def _run(P: Any, run: Any, value: Any) -> Any:
-    """Which rule of a run of draws ``value`` picks; the run's length if none."""
-    row = P.runs[run]
-    first = np.int64(row["first"])
-    low, high = np.int64(0), np.int64(row["count"])
+def _run(code: Any, run: Any, value: Any) -> Any:
+    """Which rule of the run of draws at ``run`` the random bits ``value`` pick; the run's length if none."""
+    low, high = _I(0), _I(code[run])
     while low < high:
         middle = (low + high) >> 1
-        if value < P.thresholds[first + middle]:
+        at = run + 1 + 2 * middle
+        if value < (U(code[at]) << _32) | U(code[at + 1]):
             high = middle
         else:
             low = middle + 1
@@ -250,67 +248,102 @@ def _run(P: Any, run: Any, value: Any) -> Any:
 
 
 @kernel
-def _answer(code: Any, argument: Any) -> Any:
-    return np.int64(code) | (np.int64(argument) << 8)
-
-
-@kernel
-def _fault(R: Any, table: Any, what: Any) -> Any:
-    R[r.FAULT_A] = table
-    R[r.FAULT_B] = what
-    return np.int64(r.FAULT)
-
-
-@kernel
-def _recent(S: Any, recent: Any, R: Any, row: Any, now: Any) -> Any:
+def _recent(planned: Any, recent: Any, R: Any, mode: Any, column: Any, number: Any, seconds: Any, now: Any) -> Any:
     """``-m recent`` (xt_recent.c): is the address in the list, and fresh? --set and a successful --update are planned.
-    _YES, _NO, or -1 less the reason to give up."""
-    number, address = row["a"], R[row["column"]]
+    _YES, _NO, or less than 0 if there is no room for the plan."""
+    address = R[column]
     found = True
-    if row["mode"] != p.SET:
-        last = last_seen(recent, S.planned, R[r.PLANNED], R[r.NAMESPACE], number, address)
-        found = last > -np.inf if row["b"] == 0 else now - np.float64(row["b"]) <= last
-    if row["mode"] == p.SET or (found and row["mode"] == p.UPDATE):
-        if R[r.PLANNED] >= len(S.planned):
-            return np.int64(-1 - p.BAIL_SCRATCH)
-        plan = S.planned[R[r.PLANNED]]
+    if mode != p.SET:
+        last = last_seen(recent, planned, R[r.PLANNED], R[r.NAMESPACE], number, address)
+        found = last > -np.inf if seconds == 0 else now - np.float64(seconds) <= last
+    if mode == p.SET or (found and mode == p.UPDATE):
+        if R[r.PLANNED] >= len(planned):
+            return -1
+        plan = planned[R[r.PLANNED]]
         plan["namespace"] = R[r.NAMESPACE]
         plan["list"] = number
         plan["address"] = address
         plan["stamp"] = now
         R[r.PLANNED] += _U32(1)
-    return np.int64(_YES if found != (row["negated"] != 0) else _NO)
+    return _YES if found else _NO
 
 
 @kernel
-def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, seed: Any, now: Any) -> Any:
-    """The constraints of a rule that are asked in order: _YES, _NO, or -1 less the reason to give up."""
-    row = P.rules[rule]
-    first = np.int64(row["constraints"])
-    for at in range(first + np.int64(row["pure"]), first + np.int64(row["all"])):
-        kind = P.constraints[at]["kind"]
-        if kind == p.RANDOM:
+def _impure(P: Any, S: Any, recent: Any, words: Any, R: Any, rule: Any, table: Any, seed: Any, now: Any) -> Any:
+    """The constraints of a rule that are asked in order: _YES, _NO, why to run again (R[FAULT_B] has the name of a set that
+    is missing), or -1 less the reason to give up."""
+    code = P.code
+    at = _I(code[rule + p.LIST])
+    pure = _I(code[rule + p.META] & _BYTE)
+    for number in range(_I((code[rule + p.META] >> _8) & _BYTE)):
+        meta, a = code[at], code[at + 1]
+        kind = _I(meta & _BYTE)
+        negated = ((meta >> _16) & _FLAG) != 0
+        found: Any = _YES
+        if number < pure:
+            pass
+        elif kind == p.RANDOM:
             if R[r.DRAWS] >= len(S.draws):
-                return np.int64(-1 - p.BAIL_SCRATCH)
-            yes = (_random(R, seed) >> _32) < U(P.constraints[at]["a"])
-            S.draws[R[r.DRAWS]] = 1 if yes else 2
+                return -1 - p.BAIL_SCRATCH
+            found = _YES if (draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS])) >> _32) < U(a) else _NO
+            S.draws[R[r.DRAWS]] = 1 if found == _YES else 2
             R[r.DRAWS] += _U32(1)
-            if not yes:
-                return np.int64(_NO)
         elif kind == p.RECENT:
-            row = P.constraints[at]
-            if P.recent_lists[row["a"]] != 0:
-                return np.int64(-1 - p.BAIL_RECENT)
-            found = _recent(S, recent, R, row, now)
-            if found != _YES:
-                return found
+            if code[a] != 0:
+                return -1 - p.BAIL_RECENT
+            found = _recent(S.planned, recent, R, meta >> _24, (meta >> _8) & _BYTE, a, code[at + 2], now)
+            if found < 0:
+                return -1 - p.BAIL_SCRATCH
+            if negated:
+                found = _NO if found == _YES else _YES
+        elif kind == p.IN_SET:
+            held = resolve(P.resolution, P.tables[table]["sets"], a)
+            if held == 0:
+                R[r.FAULT_B] = a
+                return _SET_MISSING
+            if held == p.MISSING:
+                return -1 - p.BAIL_SET
+            if code[held] == UNKNOWN:
+                return -1 - _I(code[held + 1])
+            found = _YES if contains(code, words, R, held, _I(code[at + 2])) != negated else _NO
         elif kind == p.OPAQUE:
-            return np.int64(-1) - np.int64(P.constraints[at]["a"])
+            return -1 - _I(a)
         else:
-            found = _holds(P, words, R, at)
-            if found != _YES:
-                return np.int64(found)
-    return np.int64(_YES)
+            found = _holds(code, P.name_bits, words, R, at)
+        if found != _YES:
+            return found
+        at = _after(code, at)
+    return _YES
+
+
+@kernel
+def _change(code: Any, R: Any, action: Any, marks: Any) -> None:
+    """Marks, and NOTRACK."""
+    if action == p.TO_NOTRACK:
+        R[r.NOTRACK] = 1
+        return
+    clear, xor, other = code[marks], code[marks + 1], code[marks + 2]
+    if action == p.TO_MARK:
+        R[r.MARK] = (R[r.MARK] & ~clear) ^ xor
+    elif (R[r.HAS] >> _U32(r.CT_MARK)) & _FLAG == 0:
+        return
+    elif action == p.TO_SET_CT_MARK:
+        R[r.CT_MARK] = (R[r.CT_MARK] & ~clear) ^ xor
+    elif action == p.TO_SAVE_MARK:
+        R[r.CT_MARK] = (R[r.CT_MARK] & ~clear) ^ (R[r.MARK] & other)
+    else:
+        R[r.MARK] = (R[r.MARK] & ~clear) ^ (R[r.CT_MARK] & other)
+
+
+@kernel
+def _again(R: Any, table: Any, why: Any) -> Any:
+    """FAULT, for what a constraint lacks."""
+    R[r.FAULT_A] = table
+    if why == _TYPES_MISSING:
+        R[r.FAULT_B] = p.NEEDS_TYPES
+    elif why == _STALE:
+        R[r.FAULT_B] = p.NEEDS_PROGRAMS
+    return _I(r.FAULT)
 
 
 @kernel
@@ -324,63 +357,82 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
 
     R[EVALUATED], R[HITS], R[DRAWS] and R[PLANNED] go on from what they are; R[NOTRACK] and R[BY_POLICY] are set anew.
     """
-    chain, at = np.int64(builtin), np.int64(0)
+    code = P.code
+    scopes, chain, at = _I(P.tables[table]["scopes"]), _I(builtin), _I(0)
     depth, hops = 0, 0
     R[r.NOTRACK] = 0
     R[r.BY_POLICY] = 0
     if R[r.FRAGMENT] == 8 and R[r.PROTO] == 6:
-        return _answer(r.BAIL, p.BAIL_FRAGMENT)  # xt_tcp drops it on the spot; too rare for every rule to ask
+        return _I(r.BAIL | p.BAIL_FRAGMENT << 8)  # xt_tcp drops it on the spot; too rare for every rule to ask
     while True:
-        first, count = np.int64(P.chains[chain]["rules"]), np.int64(P.chains[chain]["count"])
-        place = _next(P, words, R, chain, at)
+        count, index, rules = _I(code[chain] & _COUNT), _I(code[chain + 3]), _I(code[chain + 2])
+        place = at
+        if index != 0:
+            place = _search(code, P.name_bits, words, R, index, rules, count, at)
+        else:
+            while place < count:
+                found = _pure(code, P.name_bits, words, R, rules + p.RULE * place)
+                if found == _YES:
+                    break
+                if found != _NO:
+                    place = _I(-found)
+                    break
+                place += 1
         if place < 0:
-            return _fault(R, table, p.NEEDS_TYPES if place == -_TYPES_MISSING else p.NEEDS_PROGRAMS)
-        action = np.int64(p.TO_RETURN)
-        argument = _U32(0)
+            return _again(R, table, -place)
+        action, argument = _I(p.TO_RETURN), _I(0)
         if place < count:
-            rule = P.rules[first + place]
-            if rule["run"] != 0:
+            rule = rules + (p.RULE if index == 0 else p.LINE) * place
+            run, meta = _I(code[rule + p.RUN]), code[rule + p.META]
+            action = _I(-1)
+            if run != 0:
                 if R[r.DRAWS] >= len(S.draws):
-                    return _answer(r.BAIL, p.BAIL_SCRATCH)
-                length = np.int64(P.runs[rule["run"]]["count"])
-                failed = _run(P, rule["run"], _random(R, seed))
-                S.draws[R[r.DRAWS]] = (failed << 1) | (failed < length)
+                    return _I(r.BAIL | p.BAIL_SCRATCH << 8)
+                length = _I(code[_I(code[run])])
+                failed = _run(code, _I(code[run]), draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS])))
+                S.draws[R[r.DRAWS]] = 2 * failed if failed == length else 2 * failed + 1
                 R[r.DRAWS] += _U32(1)
-                if failed == length:
-                    R[r.EVALUATED] += _U32(place + length - at)
-                    at = place + length
-                    continue
                 place += failed
-                rule = P.rules[first + place]
-            elif rule["all"] != rule["pure"]:
-                found = _impure(P, S, recent, words, R, first + place, seed, now)
+                if failed == length:
+                    R[r.EVALUATED] += _U32(place - at)
+                    at = place
+                    continue
+                if code[run + 1] != 0:
+                    action, argument = _I(p.TO_CHAIN), _I(code[run + 1 + failed])
+                else:
+                    rule += (p.RULE if index == 0 else p.LINE) * failed
+                    meta = code[rule + p.META]
+            elif (meta >> _8) & _BYTE != meta & _BYTE:
+                found = _impure(P, S, recent, words, R, rule, table, seed, now)
                 if found < 0:
-                    return _answer(r.BAIL, np.int64(-1) - found)
+                    return _I(r.BAIL) | (-1 - found) << 8
                 if found == _NO:
                     R[r.EVALUATED] += _U32(place + 1 - at)
                     at = place + 1
                     continue
                 if found != _YES:
-                    return _fault(R, table, p.NEEDS_TYPES if found == _TYPES_MISSING else p.NEEDS_PROGRAMS)
+                    return _again(R, table, found)
             if R[r.HITS] >= len(S.hits):
-                return _answer(r.BAIL, p.BAIL_SCRATCH)
-            S.hits[R[r.HITS]] = first + place
+                return _I(r.BAIL | p.BAIL_SCRATCH << 8)
+            S.hits[R[r.HITS]] = code[chain + 1] + _U32(place)
             R[r.HITS] += _U32(1)
             R[r.EVALUATED] += _U32(place + 1 - at)
             at = place + 1
-            action = np.int64(rule["action"])
-            argument = rule["argument"]
+            if action < 0:
+                action, argument = _I(meta >> _16), _I(code[rule + p.ARGUMENT])
         else:
             R[r.EVALUATED] += _U32(count - at)
         if action == p.TO_CHAIN or action == p.TO_CHAIN_FOR_GOOD:
-            found = _named(P, table, argument)
-            if found < 0:
-                return _fault(R, table, argument)
-            if found == p.MISSING:
-                return _answer(r.BAIL, p.BAIL_CHAIN)
+            found_chain = _named(code, P.resolution, P.directory, P.pages, scopes, argument)
+            if found_chain == 0:
+                R[r.FAULT_A] = table
+                R[r.FAULT_B] = argument
+                return _I(r.FAULT)
+            if found_chain == p.MISSING:
+                return _I(r.BAIL | p.BAIL_CHAIN << 8)
             if action == p.TO_CHAIN:
                 if 2 * depth >= len(S.stack):
-                    return _answer(r.BAIL, p.BAIL_LOOP)
+                    return _I(r.BAIL | p.BAIL_LOOP << 8)
                 S.stack[2 * depth] = chain
                 S.stack[2 * depth + 1] = at
                 depth += 1
@@ -388,43 +440,23 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
             else:
                 hops += 1
                 if hops > _DEEPEST:
-                    return _answer(r.BAIL, p.BAIL_LOOP)
-            chain, at = found, np.int64(0)
+                    return _I(r.BAIL | p.BAIL_LOOP << 8)
+            chain, at = found_chain, _I(0)
         elif action == p.TO_RETURN:
             if depth == 0:
                 R[r.BY_POLICY] = 1
-                return _answer(P.chains[builtin]["policy"], 0)
+                return _I(r.DROP if code[_I(builtin)] >> _31 != 0 else r.ACCEPT)
             depth -= 1
-            chain, at = np.int64(S.stack[2 * depth]), np.int64(S.stack[2 * depth + 1])
+            chain, at = _I(S.stack[2 * depth]), _I(S.stack[2 * depth + 1])
         elif action == p.TO_ACCEPT:
-            return _answer(r.ACCEPT, 0)
+            return _I(r.ACCEPT)
         elif action == p.TO_DROP:
-            return _answer(r.DROP, 0)
+            return _I(r.DROP)
         elif action == p.TO_NAT:
-            return _answer(r.NAT, argument)
+            return r.NAT | argument << 8
         elif action == p.TO_REJECT:
-            return _answer(r.REJECT, argument)
+            return r.REJECT | argument << 8
         elif action == p.TO_BAIL:
-            return _answer(r.BAIL, argument)
+            return r.BAIL | argument << 8
         elif action != p.GO_ON:
-            _change(P, R, action, argument)
-
-
-@kernel
-def _change(P: Any, R: Any, action: Any, argument: Any) -> None:
-    """Marks, and NOTRACK."""
-    tracked = (R[r.HAS] >> _U32(r.CT_MARK)) & _U32(1)
-    if action == p.TO_NOTRACK:
-        R[r.NOTRACK] = 1
-        return
-    clear, xor, other = P.marks[argument]["clear"], P.marks[argument]["xor"], P.marks[argument]["other"]
-    if action == p.TO_MARK:
-        R[r.MARK] = (R[r.MARK] & ~clear) ^ xor
-    elif tracked == 0:
-        return
-    elif action == p.TO_SET_CT_MARK:
-        R[r.CT_MARK] = (R[r.CT_MARK] & ~clear) ^ xor
-    elif action == p.TO_SAVE_MARK:
-        R[r.CT_MARK] = (R[r.CT_MARK] & ~clear) ^ (R[r.MARK] & other)
-    else:
-        R[r.MARK] = (R[r.MARK] & ~clear) ^ (R[r.CT_MARK] & other)
+            _change(code, R, action, argument)

@@ -19,7 +19,6 @@ from netsim.compiled.walk import walk as compiled_walk
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Action, CtState, Hook, Nat, Reject, Verdict
 from netsim.linux.netfilter.lowering import Column, columns_of
-from netsim.linux.netfilter.rule import Chain, Rule
 from netsim.linux.netfilter.table import Table
 from netsim.linux.netfilter.walk import walk
 from netsim.packet.address import Family, IPAddress
@@ -99,6 +98,7 @@ class Engine:
     reasons: list[str] = field(default_factory=list)
     draws: list[int] = field(default_factory=list)
     faults: int = 0
+    namespace: str = "somewhere"
 
     def __post_init__(self) -> None:
         self.compiler = RuleCompiler(self.addresses, self.names)
@@ -119,7 +119,7 @@ class Engine:
                 value = self.addresses.handle(skb.packet.dst)
             found[number] = value
             found[r.HAS] |= np.uint32(1 << number)
-        found[r.FAMILY], found[r.NAMESPACE] = int(world.family), self.names.number("somewhere")
+        found[r.FAMILY], found[r.NAMESPACE] = int(world.family), self.names.number(self.namespace)
         found[r.SERIAL], found[r.FRAGMENT] = serial, skb.packet.fragment_offset
         return found
 
@@ -190,17 +190,14 @@ def interpreted(table: Table, skb: Any, world: World) -> Answer:
     )
 
 
-def compare(engine: Engine, table: Table, skb: Any, world: World, serial: int = 0, scope: Hashable = "here") -> bool:
-    """Do both walk ``table`` alike? AssertionError if not; False if the compiled walk leaves the packet to the other."""
+def compare(
+    engine: Engine, table: Table, skb: Any, world: World, serial: int = 0, scope: Hashable = "here"
+) -> Answer | None:
+    """Do both walk ``table`` alike? AssertionError if not; None if the compiled walk leaves the packet to the other."""
     found = engine.walk(scope, table, skb, world, serial)
-    if found is None:
-        return False
-    world.answers = answers(engine.draws)
-    wanted = interpreted(table, skb, world)
-    assert not world.answers, "the compiled walk drew more often"
-    assert found == wanted
-    return True
-
-
-def chain(name: str, rules: Sequence[Rule], policy: Verdict | None = None) -> Chain:
-    return Chain(name, tuple(rules), policy)
+    if found is not None:
+        world.answers = answers(engine.draws)
+        wanted = interpreted(table, skb, world)
+        assert not world.answers, "the compiled walk drew more often"
+        assert found == wanted
+    return found

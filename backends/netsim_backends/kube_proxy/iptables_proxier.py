@@ -7,7 +7,7 @@ equal views share the chains, and a Service's own chains are derived when somebo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,6 +98,11 @@ class Proxier:
             for index, (port, found) in enumerate(zip(self.ports, self.endpoint_sets))
             if port.uses_local_endpoints or found.elsewhere or found.hinted
         ]
+
+    @cached_property
+    def ranged(self) -> Sequence[int]:
+        """The service ports whose firewall chain depends on whether a node's own address is in their source ranges."""
+        return [index for index, port in enumerate(self.ports) if port.load_balancer_ips and port.source_ranges]
 
     @cached_property
     def common_views(self) -> Sequence[ServiceView | None]:
@@ -217,6 +222,13 @@ class NodeProxier:
     def in_ranges(self, view: ServiceView) -> bool:
         return any(self.node.primary in network for network in view.port.source_ranges)
 
+    @cached_property
+    def sees(self) -> Hashable:
+        """All that this node's chains depend on: nodes for which it is equal get every chain as the same object."""
+        proxier, node = self.proxier, self.node
+        inside = tuple([self.in_ranges(self.view(index)) for index in proxier.ranged])
+        return proxier, tuple(self.overrides.values()), node.node_port_ips, node.detector, inside
+
     def own_chain_names(self) -> Iterator[str]:
         """The nat chains of the service ports, in the document's order."""
         seen: set[str] = set()
@@ -292,6 +304,11 @@ class LazyChains(Mapping[str, Chain]):
         self._table = table
         self._node = node
         self._fixed = frozenset(dict(DOCUMENT_CHAINS)[table])
+
+    @property
+    def scope(self) -> Hashable:
+        """Mappings whose scopes are equal hold the same chain objects under the same names."""
+        return self._table, self._node.sees
 
     def __getitem__(self, name: str) -> Chain:
         if name in self._fixed:

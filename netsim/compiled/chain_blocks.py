@@ -1,0 +1,168 @@
+"""Writing chains into the array of words: short ones as they are read, long ones a line a rule, with an index.
+
+A long chain that comes back with a few rules changed (KUBE-SERVICES, whenever a Service does) is written from what it was:
+backends keep the rule objects that stay, so rules that are the same objects are copied as they are, and only the others are
+lowered. The old block stays as it is, for whoever still walks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import is_
+from typing import Any
+
+import numpy as np
+
+from netsim.compiled import programs as p
+from netsim.compiled.chain_index import ChainIndexer, Keyed
+from netsim.compiled.lowered import Lowered, Pools, encoded
+from netsim.linux.netfilter.rule import Chain, Rule
+from netsim.packet.address import Family
+
+_WORTH = 256  # rules of a chain that is kept for its successors
+_KEPT = 4  # of the chains of a name: tables may have one each
+_ROOM = p.LINE - p.RULE  # words for constraints in a rule's line
+
+
+@dataclass(frozen=True, slots=True)
+class _Long:
+    """What a long chain was written from."""
+
+    rules: tuple[Rule, ...]
+    lowered: list[Lowered]
+    keyed: Keyed
+    at: int  # address of its rules
+
+
+class ChainBlocks:
+    def __init__(self, pools: Pools, indexer: ChainIndexer) -> None:
+        self._pools, self._code, self._indexer = pools, pools.code, indexer
+        self._earlier: dict[tuple[str, Family], list[_Long]] = {}
+
+    def short(self, lowered: Sequence[Lowered], policy: int, first: int) -> int:
+        """The address of a chain: header, draws, constraints that no chain had before, rules. ``first``: its first rule's
+        number."""
+        pools, code = self._pools, self._code
+        runs = self._runs(lowered)
+        block = [len(lowered) | policy, first, 0, 0]
+        at = code.aligned(p.HEADER + p.RULE * len(lowered))  # from here to the end nothing else is written
+        draws = {}
+        for place, words in runs.items():
+            draws[place] = at + len(block)
+            block += words
+        lists = []
+        for one in lowered:
+            held = pools.list_of(one.codes)
+            if not held and one.codes:
+                held = at + len(block)
+                pools.keep_list(one.codes, held)
+                block += encoded(one.codes)
+            lists.append(held)
+        block[2] = at + len(block)
+        for place, ((codes, pure, action, argument), held) in enumerate(zip(lowered, lists)):
+            block += draws.get(place, 0), _meta(codes, pure, action), argument, held
+        return code.add(block)
+
+    def long(self, chain: Chain, family: Family, policy: int, first: int, lower: Callable[[Rule], Lowered]) -> int:
+        """The address of a chain with an index: header, then a line for each rule, with its constraints if they fit."""
+        earlier = self._earlier.setdefault((chain.name, family), [])
+        made = next(filter(None, (self._patched(one, chain.rules, lower) for one in reversed(earlier))), None)
+        if made is None:
+            lowered = [lower(rule) for rule in chain.rules]
+            keyed = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in lowered])
+            lines = self._lines(lowered)
+        else:
+            lowered, keyed, lines = made
+        for place, words in self._runs(lowered).items():
+            lines[place, p.RUN] = self._code.add(words)
+        index = self._indexer.index(keyed)
+        at = self._code.aligned(2 * p.LINE) + p.LINE
+        own = np.flatnonzero(lines[:, p.LIST] == 0) if len(lines) else np.zeros(0, np.int64)
+        own = own[lines[own, p.META] >> 8 & 0xFF > 0]
+        lines[own, p.LIST] = at + p.LINE * own + p.RULE
+        self._code.add([len(chain.rules) | policy, first, at, index, *[0] * (p.LINE - p.HEADER)])
+        self._code.add_array(lines)
+        if len(chain.rules) >= _WORTH:
+            earlier.append(_Long(chain.rules, lowered, keyed, at))
+            del earlier[:-_KEPT]
+        return at - p.LINE
+
+    def _lines(self, lowered: Sequence[Lowered]) -> Any:
+        """A line a rule, without draws. The address of the constraints is 0 if they are behind the rule."""
+        pools = self._pools
+        words: list[int] = []
+        for codes, pure, action, argument in lowered:
+            held = pools.list_of(codes)
+            line = [0, _meta(codes, pure, action), argument, held]
+            if codes and not held:
+                own = encoded(codes)
+                if len(own) <= _ROOM:
+                    line += own
+                else:
+                    line[p.LIST] = self._code.add(own)
+                    pools.keep_list(codes, line[p.LIST])
+            words += line
+            words += [0] * (p.LINE - len(line))
+        return np.array(words, np.uint32).reshape(len(lowered), p.LINE)
+
+    def _patched(
+        self, before: _Long, rules: tuple[Rule, ...], lower: Callable[[Rule], Lowered]
+    ) -> tuple[list[Lowered], Keyed, Any] | None:
+        """The rules lowered, keyed and as lines, from those of ``before``; None if too many differ."""
+        old = before.rules
+        shorter = min(len(old), len(rules))
+        head = _same(old, rules, shorter)
+        tail = _same(old[::-1], rules[::-1], shorter - head)
+        known = {id(old[place]): place for place in range(head, len(old) - tail)}
+        between = [known.get(id(rule), -1) for rule in rules[head : len(rules) - tail]]
+        fresh = [head + place for place, found in enumerate(between) if found < 0]
+        if len(fresh) > len(rules) // 4:
+            return None
+        was = np.concatenate((np.arange(head), between, np.arange(len(old) - tail, len(old)))).astype(np.int64)
+        new = [lower(rules[place]) for place in fresh]
+        keys = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in new])
+        lowered = (
+            before.lowered[:head] + [before.lowered[place] for place in between] + before.lowered[len(old) - tail :]
+        )
+        held = before.keyed.keys
+        keyed = Keyed(
+            held[:head] + [held[place] for place in between] + held[len(old) - tail :],
+            before.keyed.shapes[was],
+            before.keyed.hashes[was],
+        )
+        array = self._code.array[before.at : before.at + p.LINE * len(old)].reshape(len(old), p.LINE).copy()
+        array[:, p.RUN] = 0
+        behind = array[:, p.LIST] == before.at + p.LINE * np.arange(len(old)) + p.RULE
+        array[behind, p.LIST] = 0
+        lines = array[was]
+        keyed.shapes[fresh], keyed.hashes[fresh], lines[fresh] = keys.shapes, keys.hashes, self._lines(new)
+        for place, one, key in zip(fresh, new, keys.keys):
+            lowered[place], keyed.keys[place] = one, key
+        return lowered, keyed, lines
+
+    def _runs(self, lowered: Sequence[Lowered]) -> dict[int, list[int]]:
+        """The runs of draws, rules in a row that hold nothing but one, by their first place: as words."""
+        alone = [place for place, one in enumerate(lowered) if len(one.codes) == 1 and one.codes[0][0] == p.RANDOM]
+        found: dict[int, list[int]] = {}
+        while alone:
+            length = 1
+            while length < len(alone) and alone[length] == alone[0] + length:
+                length += 1
+            if length > 1:
+                run = lowered[alone[0] : alone[0] + length]
+                words = [self._pools.run(tuple([one.codes[0][4] >> 1 for one in run]))]
+                words += [one.argument for one in run] if all(one.action == p.TO_CHAIN for one in run) else [0]
+                found[alone[0]] = words
+            del alone[:length]
+        return found
+
+
+def _meta(codes: Sequence[Any], pure: int, action: int) -> int:
+    return pure | len(codes) << 8 | action << 16
+
+
+def _same(one: Sequence[Rule], other: Sequence[Rule], most: int) -> int:
+    """How many of the first rules are the same objects."""
+    alike = list(map(is_, one[:most], other[:most]))
+    return alike.index(False) if False in alike else most

@@ -1,0 +1,117 @@
+"""What names mean: chains and sets within scopes, and device names that rules ask for by their beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim.compiled import programs as p
+from netsim.compiled.hashing import START, U, fold
+from netsim.compiled.jit import kernel
+from netsim.compiled.names import Names
+
+
+class Resolution:
+    """The hash table behind ``Programs.resolution``."""
+
+    def __init__(self) -> None:
+        self._array: npt.NDArray[Any] = np.zeros(256, p.resolution_dtype)
+        self._held: dict[tuple[int, int], int] = {}
+        self._staged: list[tuple[int, int, int, int]] = []
+
+    def add(self, scope: int, name: int, found: int) -> None:
+        if self._held.get((scope, name)) != found:
+            self._held[scope, name] = found
+            self._staged.append((scope, name, found, 1))
+
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        if self._staged:
+            if 2 * len(self._held) > len(self._array):
+                size = len(self._array)
+                while size < 4 * len(self._held):
+                    size *= 2
+                self._array = np.zeros(size, p.resolution_dtype)
+                self._staged = [(scope, name, found, 1) for (scope, name), found in self._held.items()]
+            _put(self._array, np.array(self._staged, p.resolution_dtype))
+            self._staged.clear()
+        return self._array
+
+
+@kernel
+def _put(resolution: Any, rows: Any) -> None:
+    mask = U(len(resolution) - 1)
+    for at in range(len(rows)):
+        row = rows[at]
+        place = fold(fold(START, U(row["scope"])), U(row["name"])) & mask
+        while resolution[place]["used"] != 0 and not (
+            resolution[place]["scope"] == row["scope"] and resolution[place]["name"] == row["name"]
+        ):
+            place = (place + U(1)) & mask
+        resolution[place] = row
+
+
+class Pages:
+    """What names mean in scopes that are asked name by name, a page of names at a time."""
+
+    def __init__(self) -> None:
+        self._directory: npt.NDArray[np.uint32] = np.zeros((4, 16), np.uint32)
+        self._pages: npt.NDArray[np.uint32] = np.zeros((16, p.PAGE), np.uint32)  # page 0 stays empty
+        self._used = 1
+        self._numbers: dict[Hashable, int] = {}
+        self._kept: list[Any] = []
+
+    def scope(self, key: Hashable, keep: Any) -> int:
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self._numbers)
+            self._kept.append(keep)
+            if found == len(self._directory):
+                self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)))
+        return found
+
+    def set(self, scope: int, name: int, found: int) -> None:
+        page, at = divmod(name, p.PAGE)
+        while page >= self._directory.shape[1]:
+            self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)), axis=1)
+        number = self._directory[scope, page]
+        if not number:
+            if self._used == len(self._pages):
+                self._pages = np.concatenate((self._pages, np.zeros_like(self._pages)))
+            number = self._directory[scope, page] = self._used
+            self._used += 1
+        self._pages[number, at] = found
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        return self._directory, self._pages
+
+
+class NameBits:
+    """Which device names begin with which prefixes, names that are interned later included."""
+
+    def __init__(self, names: Names, prefixes: Mapping[str, int]) -> None:
+        self._names, self._prefixes = names, prefixes
+        self._array: npt.NDArray[np.uint32] = np.zeros((1, 8), np.uint32)
+        self._rows = self._columns = 0
+
+    @property
+    def array(self) -> npt.NDArray[np.uint32]:
+        """``(prefixes, words)``; all names known by now have their bit."""
+        rows, columns = len(self._prefixes), len(self._names)
+        if not rows or (rows, columns) == (self._rows, self._columns):
+            return self._array
+        height, width = self._array.shape
+        if rows > height or columns > 32 * width:
+            grown = np.zeros((max(rows, height), max(2 * width, -(-columns // 32))), np.uint32)
+            grown[:height, :width] = self._array
+            self._array = grown
+        for prefix, row in self._prefixes.items():
+            for number in range(self._columns if row < self._rows else 0, columns):
+                if self._names.name(number).startswith(prefix):
+                    self._array[row, number >> 5] |= np.uint32(1 << (number & 31))
+        self._rows, self._columns = rows, columns
+        return self._array

@@ -1,0 +1,65 @@
+"""The array of 32-bit words that compiled rules live in: it only grows, at its end, by blocks."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+LINE = 16  # words
+_PADDING = (0,) * 2 * LINE
+
+
+class Words:
+    """Blocks are staged, and written when somebody looks. Address 0 is nothing's."""
+
+    def __init__(self, capacity: int = 1 << 12) -> None:
+        self._array: npt.NDArray[np.uint32] = np.zeros(capacity, np.uint32)
+        self._written = 16
+        self._staged = array("I")
+
+    @property
+    def end(self) -> int:
+        """The address of the next word."""
+        return self._written + len(self._staged)
+
+    def aligned(self, words: int) -> int:
+        """Skip to where a block of at least ``words`` should begin, and say where: on a cache line; on a pair of them,
+        which processors fetch together, if it needs more than one; right here if it still fits into this line."""
+        at = self.end
+        line = LINE if words <= LINE else 2 * LINE
+        over = at % line
+        if over and over + words > line:
+            self._staged.extend(_PADDING[: line - over])
+            at += line - over
+        return at
+
+    def add(self, block: Iterable[int]) -> int:
+        """Append a block; its address."""
+        at = self.end
+        self._staged.extend(block)
+        return at
+
+    def add_array(self, block: npt.NDArray[np.uint32]) -> int:
+        at = self.end
+        self._staged.frombytes(np.ascontiguousarray(block, np.uint32).tobytes())
+        return at
+
+    @property
+    def array(self) -> npt.NDArray[np.uint32]:
+        """All words, and zeros behind them. Replaced when it grows."""
+        if self._staged:
+            end = self.end
+            if end > len(self._array):
+                capacity = len(self._array)
+                while capacity < end:
+                    capacity *= 2
+                grown = np.zeros(capacity, np.uint32)
+                grown[: self._written] = self._array[: self._written]
+                self._array = grown
+            self._array[self._written : end] = np.frombuffer(self._staged, np.uint32)
+            self._written = end
+            self._staged = array("I")
+        return self._array
