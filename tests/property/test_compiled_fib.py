@@ -165,8 +165,9 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(fib, "HASHED_FROM", request.param[1])
 
 
+EX = 400
 SOME = settings(
-    max_examples=25,
+    max_examples=EX,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # worlds are large: shrinking takes minutes
