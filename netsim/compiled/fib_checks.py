@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled.fib_kernels import device_row, fib_lookup, known, mapped, multicast, wide
+from netsim.compiled.fib_kernels import device_row, fib_lookup, mapped, missing, multicast, wide
 from netsim.compiled.fib_tables import (
     ACCEPT_LOCAL,
     BLACKHOLE,
     CUSTOM_RULES,
     EXISTS,
-    FAULT_NAMESPACE,
     HAS_IPV4,
     LOCAL,
     LOOPBACK,
@@ -61,8 +60,7 @@ _LABEL = np.array([number for _, number in LABELS], np.int64)
 @kernel
 def martian(F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any, iif: Any, out: Any) -> Any:
     """Why a packet from the wire is discarded before any look-up."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, np.int64(4), out):
         return np.int64(-FAULT)
     row = device_row(F, namespace, iif)
     flags = np.int64(F.device[row]["flags"]) if row >= 0 else np.int64(0)
@@ -123,8 +121,7 @@ def validate_source(
     F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any, iif: Any, oif: Any, mark: Any, out: Any
 ) -> Any:
     """Why the source is not believed once there is a route. ``oif``: the device it is forwarded to; 0: it stays here."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, np.int64(4), out):
         return np.int64(-FAULT)
     if family == 6 or src == 0:
         return np.int64(0)
@@ -160,8 +157,7 @@ def validate_source(
 def select_source(F: Any, words: Any, namespace: Any, family: Any, device: Any, near: Any, out: Any) -> Any:
     """``Fib.select_source`` with global scope: the handle of the address that a packet to ``near`` leaves ``device`` with;
     -1: there is none."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     if family == 6:
         return _select6(F, words, namespace, device, near)

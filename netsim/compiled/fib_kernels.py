@@ -15,6 +15,7 @@ from netsim.compiled.fib_tables import (
     CUSTOM_RULES,
     EXISTS,
     FAULT_NAMESPACE,
+    FAULT_SIX,
     FORWARDING4,
     FORWARDING6,
     FROM,
@@ -35,6 +36,7 @@ from netsim.compiled.fib_tables import (
     OUT_RECORD,
     OUT_ROUTE,
     PRESENT,
+    PRESENT6,
     RARE,
     THROW,
     TO,
@@ -316,6 +318,18 @@ def known(F: Any, namespace: Any) -> Any:
 
 
 @kernel
+def missing(F: Any, namespace: Any, family: Any, out: Any) -> Any:
+    """Are the tables of the namespace still to be made? Then ``out`` says what to supply."""
+    if not known(F, namespace):
+        out[0], out[1] = FAULT_NAMESPACE, namespace
+        return True
+    if family == 6 and not F.namespace[namespace]["flags"] & PRESENT6:
+        out[0], out[1] = FAULT_SIX, namespace
+        return True
+    return False
+
+
+@kernel
 def mapped(family: Any, hi: Any, lo: Any) -> Any:
     """``::ffff:0:0/96``: what such an address is depends on whom one asks."""
     return family == 6 and hi == _0 and lo >> _32 == U(0xFFFF)
@@ -346,8 +360,7 @@ def fib_lookup(
     chosen by ``flow_hash`` of ``src`` and ``dst``, 0: the first one."""
     out[OUT_DEVICE] = out[OUT_MTU] = out[OUT_ONLINK] = 0
     out[OUT_GATEWAY] = out[OUT_ROUTE] = out[OUT_RECORD] = -1
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     here = F.namespace[namespace]
     hi, lo = wide(words, family, dst)
@@ -407,8 +420,7 @@ def _first_type(F: Any, table: Any, hi: Any, lo: Any) -> Any:
 @kernel
 def address_type(F: Any, words: Any, namespace: Any, family: Any, handle: Any, out: Any) -> Any:
     """``Fib.address_type`` without a device: one bit of ``registers.ADDRESS_TYPES``, or ``-BAIL``, ``-FAULT``."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     hi, lo = wide(words, family, handle)
     if mapped(family, hi, lo):

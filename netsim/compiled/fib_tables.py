@@ -52,9 +52,10 @@ OUT_RECORD = 5  # row of ROUTE; -1: none
 OUT_SIZE = 6
 
 FAULT_NAMESPACE = 1  # FAULT's a: namespace number b has not been added
+FAULT_SIX = 2  # its IPv6 tables have not been made: nothing in it is configured for IPv6
 
 # NAMESPACE.flags
-PRESENT, FORWARDING4, FORWARDING6, CUSTOM_RULES, HASH_POLICY4, HASH_POLICY6 = 1, 2, 4, 8, 16, 32
+PRESENT, FORWARDING4, FORWARDING6, CUSTOM_RULES, HASH_POLICY4, HASH_POLICY6, PRESENT6 = 1, 2, 4, 8, 16, 32, 64
 # DEVICE.flags; the two bits of RP_FILTER hold its mode
 EXISTS, UP, LOOPBACK, ACCEPT_LOCAL, ROUTE_LOCALNET, SRC_VALID_MARK, HAS_IPV4 = 1, 2, 4, 8, 16, 32, 64
 RP_SHIFT, RP_MASK = 8, 3
