@@ -35,6 +35,7 @@ HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hash
 
 Owner = tuple[Namespace, Family] | tuple[Route, ...]  # of a stretch of route numbers
 Held = list[tuple[int, int, Route]]  # (metric, number or place, route) of one prefix, best first
+Base = tuple[int, int, int]  # its number; its prefix lengths, the longest first, in ``number``: first, count
 PrefixRow = tuple[int, int, int, int, int, int]
 
 
@@ -46,13 +47,13 @@ class FibCompiler:
         self.names = names
         self._namespace = Rows(t.NAMESPACE)
         self._rule, self._table, self._link = Rows(t.RULE), Rows(t.TABLE), Rows(t.LINK)
-        self._prefix, self._base, self._route = Rows(t.PREFIX), Rows(t.BASE), Rows(t.ROUTE)
+        self._prefix, self._route = Rows(t.PREFIX), Rows(t.ROUTE)
         self._hop, self._primary, self._candidate = Rows(t.HOP), Rows(t.PRIMARY), Rows(t.CANDIDATE)
-        self._without, self._length, self._own = Rows(np.uint32), Rows(np.uint32), Rows(np.uint32)
+        self._number = Rows(np.uint32)
         self._device, self._devices = np.zeros(256, t.DEVICE), 0
-        self._slot, self._slots = np.zeros(256, t.SLOT), 0
+        self._slot, self._slots, self._bases = np.zeros(256, t.SLOT), 0, 0
         self._runs = SharedRuns()
-        self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, int]] = {}
+        self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, Base]] = {}
         self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
         self._added: dict[int, Namespace] = {}
         self._starts: list[int] = []  # the first route number of each owner
@@ -70,14 +71,11 @@ class FibCompiler:
                 self._rule.array,
                 self._table.array,
                 self._link.array,
-                self._without.array,
                 self._prefix.array,
-                self._base.array,
-                self._length.array,
                 self._slot,
                 self._route.array,
                 self._hop.array,
-                self._own.array,
+                self._number.array,
                 self._primary.array,
                 self._candidate.array,
                 self.names.number("lo"),
@@ -137,7 +135,7 @@ class FibCompiler:
         tables.take(start, made)
         runs = runs_of(namespace.routes)
         share = self._runs.sharable(runs, facts, map(prefix_key, made))
-        shared: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
+        shared: dict[int, list[tuple[Base, tuple[int, ...]]]] = {}
         start += len(made)
         for run, together in zip(runs, share):
             if together:
@@ -159,14 +157,14 @@ class FibCompiler:
         return start
 
     def _write_table(
-        self, held: dict[tuple[int, int], Held], shared: list[tuple[int, tuple[int, ...]]], facts: Facts
+        self, held: dict[tuple[int, int], Held], shared: list[tuple[Base, tuple[int, ...]]], facts: Facts
     ) -> tuple[int, int, int, int]:
         """The row of TABLE."""
         if len(held) > HASHED_FROM:
             shared = [*shared, (self._write_base(held, facts), ())]
             held = {}
         prefixes = self._prefix_rows(held, facts)
-        links = [(base, self._without.add(list(without)), len(without)) for base, without in shared]
+        links = [(*base, self._number.add(list(without)), len(without)) for base, without in shared]
         return self._prefix.add(prefixes), len(prefixes), self._link.add(links), len(links)
 
     def _prefix_rows(self, held: dict[tuple[int, int], Held], facts: Facts) -> list[PrefixRow]:
@@ -194,7 +192,7 @@ class FibCompiler:
         return kind, flags, len(hops), device, gateway, hop, near, metric, route.mtu or 0, number, number
 
     # -- what namespaces share ---------------------------------------------------------------------------------------
-    def _version(self, items: tuple[Route, ...], family: Family, facts: Facts) -> dict[int, int]:
+    def _version(self, items: tuple[Route, ...], family: Family, facts: Facts) -> dict[int, Base]:
         """A run's bases by table, where the devices work that work here."""
         idle = frozenset(self._runs.of(items).devices - facts.working)
         key = id(items), family, idle
@@ -207,13 +205,13 @@ class FibCompiler:
             self._versions[key] = found
         return found
 
-    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> int:
+    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> Base:
         """``start``: the number of the run's first route, so that places count from there."""
         rows = self._prefix_rows(held, facts)
         first = rows[0][3]
         self._route.array["place"][first : self._route.used] -= start
         lengths = sorted({length for length, _ in held}, reverse=True)
-        base = self._base.add([(self._length.add(list(lengths)), len(lengths))])
+        base = self._bases = self._bases + 1
         self._slots += len(rows)
         while len(self._slot) < 2 * self._slots:
             grown = np.zeros(2 * len(self._slot), t.SLOT)
@@ -221,7 +219,7 @@ class FibCompiler:
             self._slot = grown
         made = [(hi, lo, base, length, route, count) for hi, lo, length, route, count, _ in rows]
         insert_slots(self._slot, np.array(made, t.SLOT))
-        return base
+        return base, self._number.add(list(lengths)), len(lengths)
 
     # -- rules -------------------------------------------------------------------------------------------------------
     def _program(self, namespace: Namespace, family: Family) -> tuple[int, int, list[int]]:
@@ -257,7 +255,7 @@ class FibCompiler:
 
     # -- devices and addresses ---------------------------------------------------------------------------------------
     def _addresses(self, number: int, facts: Facts) -> tuple[int, int, int]:
-        """The fields of NAMESPACE from ``own`` to ``source``; DEVICE, OWN and PRIMARY are written."""
+        """The fields of NAMESPACE from ``own`` to ``source``; DEVICE and PRIMARY are written."""
         devices = []
         fallback = -1
         for device, flags, primary in facts.devices():
@@ -268,7 +266,7 @@ class FibCompiler:
                 fallback = next((int(a.interface.ip) for a in primary if a.scope != "link" and lasting(a)), -1)
         self._put_devices(devices)
         own = [int(address) for address in facts.own4]
-        return self._own.add(own), len(own), fallback
+        return self._number.add(own), len(own), fallback
 
     def _put_devices(self, rows: list[tuple[int, int, int, int, int]]) -> None:
         while len(self._device) < 2 * (self._devices + len(rows)):

@@ -27,7 +27,7 @@ from netsim.compiled.fib_tables import (
     SRC_VALID_MARK,
     UNICAST,
 )
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.compiled.registers import BAIL, FAULT
 from netsim.linux.source_address import GLOBAL_SCOPE, LABELS, LINK_SCOPE, SITE_SCOPE
 
@@ -91,17 +91,17 @@ def martian(F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any,
     return np.int64(0)
 
 
-@kernel
+@inner
 def _is_own(F: Any, namespace: Any, address: Any) -> Any:
     """Is it an IPv4 address of the namespace's devices?"""
     first = np.int64(F.namespace[namespace]["own"])
     for at in range(first, first + np.int64(F.namespace[namespace]["owned"])):  # noqa: SIM110 (no generators in kernels)
-        if F.own[at] == address:
+        if F.number[at] == address:
             return True
     return False
 
 
-@kernel
+@inner
 def _leads_to(F: Any, row: Any, device: Any) -> Any:
     """Is ``device`` that of one of the route's next hops?"""
     if row < 0:
@@ -173,7 +173,7 @@ def select_source(F: Any, words: Any, namespace: Any, family: Any, device: Any, 
     return np.int64(F.primary[first]["address"])
 
 
-@kernel
+@inner
 def _scope(hi: Any, lo: Any) -> Any:
     if hi >> U(56) == U(0xFF):
         return np.int64(hi >> U(48) & U(15))
@@ -182,7 +182,7 @@ def _scope(hi: Any, lo: Any) -> Any:
     return np.int64(SITE_SCOPE if hi >> U(54) == U(0x3FB) else GLOBAL_SCOPE)
 
 
-@kernel
+@inner
 def _common(a: Any, b: Any) -> Any:
     """How many leading bits two words have in common."""
     different = a ^ b
@@ -194,7 +194,7 @@ def _common(a: Any, b: Any) -> Any:
     return count - 1 if different != _0 else count
 
 
-@kernel
+@inner
 def _label(hi: Any, lo: Any) -> Any:
     for n in range(len(_LABEL)):
         length = _LABEL_LENGTH[n]
@@ -206,7 +206,7 @@ def _label(hi: Any, lo: Any) -> Any:
     return np.int64(1)
 
 
-@kernel
+@inner
 def _select6(F: Any, words: Any, namespace: Any, device: Any, near: Any) -> Any:
     """``ipv6_get_saddr_eval``: same address, fitting scope, outgoing device, same label, longest common prefix."""
     hi, lo = words[near, 0], words[near, 1]
