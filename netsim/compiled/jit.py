@@ -48,9 +48,11 @@ def kernel(function: F) -> F:
 
 
 def inner(function: F) -> F:
-    """A kernel that only kernels call: without the entry point from Python, a third of the time that compiling takes."""
+    """A part of kernels, which only they call: put into each of them whole (a call hands over every array of every table,
+    which takes longer than most look-ups), and without entry points from Python (a third of the time that compiling takes)."""
     njit: Any = numba.njit
     made: F = njit(
-        cache=True, _nrt=False, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )(function)
+        cache=True, _nrt=False, nogil=True, error_model="numpy",
+        forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    )(function)  # fmt: skip
     return made
