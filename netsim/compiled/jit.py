@@ -49,7 +49,7 @@ def kernel(function: F) -> F:
 
 def inner(function: F) -> F:
     """A part of kernels, which only they call: put into each of them whole (a call hands over every array of every table,
-    which takes longer than most look-ups), and without entry points from Python (a third of the time that compiling takes)."""
+    which takes longer than most look-ups), and without entry points from Python (a third of the time to compile it)."""
     njit: Any = numba.njit
     made: F = njit(
         cache=True, _nrt=False, nogil=True, error_model="numpy",
