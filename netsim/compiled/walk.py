@@ -14,7 +14,7 @@ from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.hashing import START, U, draw, fold
 from netsim.compiled.ipset_tables import UNKNOWN, contains
-from netsim.compiled.jit import inlined, kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.compiled.recent_table import last_seen
 
 _NO, _YES, _TYPES_MISSING, _STALE, _SET_MISSING = range(5)
@@ -107,7 +107,7 @@ def _rare(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
-@inlined
+@inner
 def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     """The pure constraint at ``at``: _YES, _NO, or why the packet must be run again."""
     meta, a = code[at], code[at + 1]
@@ -129,13 +129,13 @@ def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
-@inlined
+@inner
 def _after(code: Any, at: Any) -> Any:
     """The address of the constraint that follows the one at ``at``."""
     return at + 2 + ((_WIDE >> _I(code[at] & _BYTE)) & 1)
 
 
-@inlined
+@inner
 def _pure(code: Any, name_bits: Any, words: Any, R: Any, rule: Any) -> Any:
     """Do the pure constraints of the rule at ``rule`` hold? _YES, _NO, or why the packet must be run again."""
     at = _I(code[rule + p.LIST])
