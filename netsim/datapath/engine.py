@@ -26,8 +26,8 @@ from netsim.compiled.link import link
 from netsim.compiled.names import Names
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference
-from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.compiled.registers import DRAWS
+from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
@@ -164,6 +164,8 @@ class Datapath:
                     self._interpret(batch, made, at, jn.REASONS[int(self._scratch.j[jn.REASON])])
                     at += 1
         self.serial += len(batch)
+        if len(batch):
+            self.state.now = _seconds(batch.time[-1])
         counted = np.bincount(made.how, minlength=3)
         self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
         return Result(made)
@@ -231,7 +233,7 @@ class Datapath:
         self._write(outcome, made, at)
 
     def _run(self, batch: Batch, at: int, oracle: Replay) -> Outcome:
-        self.state.now = (int(batch.time[at]) // 1000 + 1) / MS
+        self.state.now = _seconds(batch.time[at])
         self._lend_recent()
         origin = self._origin_of(int(batch.origin[at]))
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
@@ -388,6 +390,11 @@ class Datapath:
             assert isinstance(table, JoinedTable)
             found.setdefault(name, []).extend(table.own_entries())
         return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+
+
+def _seconds(time: Any) -> float:
+    """The interpreter's clock at a packet's time: the engine's ticks, which begin at 1."""
+    return (int(time) // 1000 + 1) / MS
 
 
 def _ports(packet: Any) -> tuple[int, int]:
