@@ -24,6 +24,7 @@ _ETHERNET = bytes(12) + b"\x08\x00"
 _OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
 _SYN = Packet(ip_address("10.0.0.1"), ip_address("10.0.0.2"), Proto.TCP, Tcp(1000, 80, options=_OPTIONS))
 _FRAME = _ETHERNET + to_bytes(_SYN)
+_CONTRADICTS = "the IP header contradicts itself, the link layer or the packet's length"
 _GOOD = Record(5_000, _FRAME, len(_FRAME))
 _V6 = Packet(ip_address("fd00::1"), ip_address("fd00::2"), Proto.UDP, Udp(53, 54, b"abcd"))
 
@@ -124,10 +125,10 @@ def test_an_empty_capture_has_no_packets(tmp_path: Path) -> None:
         (_FRAME[:33], 62, "the snap length cut its headers off; capture with a larger one"),
         (_FRAME[:53], 62, "the snap length cut its headers off; capture with a larger one"),
         (_FRAME[:60], 62, "the snap length cut its headers off; capture with a larger one"),  # a SYN's window scale
-        (_FRAME[:60], 60, "the IP header contradicts itself, the link layer or the packet's length"),
-        (bytes(12) + b"\x86\xdd" + to_bytes(_SYN), 62, "the IP header contradicts itself, the link layer or the packet's length"),
-        (_ETHERNET + b"\x44" + to_bytes(_SYN)[1:], 62, "the IP header contradicts itself, the link layer or the packet's length"),
-        (_ETHERNET + b"\x75" + to_bytes(_SYN)[1:], 62, "the IP header contradicts itself, the link layer or the packet's length"),
+        (_FRAME[:60], 60, _CONTRADICTS),
+        (bytes(12) + b"\x86\xdd" + to_bytes(_SYN), 62, _CONTRADICTS),
+        (_ETHERNET + b"\x44" + to_bytes(_SYN)[1:], 62, _CONTRADICTS),
+        (_ETHERNET + b"\x75" + to_bytes(_SYN)[1:], 62, _CONTRADICTS),
     ],
 )  # fmt: skip
 def test_packets_that_cannot_be_used_are_counted_by_reason(
