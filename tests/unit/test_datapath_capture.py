@@ -190,6 +190,16 @@ def test_simple_packets_have_the_time_of_the_one_before(tmp_path: Path, order: s
     _, block = _one(tmp_path, file)
     assert block.records["time"].tolist() == [5000, 5000, 5000]
     assert block.records["captured"].tolist() == [48, 26, 26]  # of the IP packet: the interface's snap length counts
+    file = (
+        made.section(order)
+        + made.interface(1, order)
+        + made.simple(_FRAME[:61], 61, order)
+        + made.simple(_FRAME, 99, order)
+    )
+    assert _one(tmp_path, file)[1].records["captured"].tolist() == [
+        47,
+        50,
+    ]  # padding is only told apart by what was sent
 
 
 @pytest.mark.parametrize(
