@@ -25,23 +25,17 @@ from netsim.datapath.batch import Batch
 from netsim.datapath.capture import Capture
 from netsim.datapath.captured import Block
 from netsim.datapath.columns import IPV6
+from netsim.datapath.conversations import ARRIVED, LOST, Conversations
 from netsim.datapath.readdress import readdressed
 from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, Outcome
 from netsim.packet.address import IPAddress
-from netsim.packet.model import Packet, Proto
+from netsim.packet.model import Packet
 
 NO_BEGINNING: Final = "answers to what the capture does not have, from a Service's address"
 NOT_ARRIVED: Final = "answers to packets that did not arrive"
 
-_ARRIVED: Final = frozenset(
-    number for number, end in enumerate(Disposition) if end in (Disposition.DELIVERED, Disposition.LEFT)
-)
-_REQUESTS: Final = {(Proto.ICMP, 0): 8, (Proto.ICMPV6, 129): 128}  # an echo reply's request
-# A connection that was silent for so long may be forgotten (no timeout of conntrack but SCTP's is shorter): where its next
-# packet goes is looked at again before it is answered.
-_SILENCE: Final = 10_000_000
-_SYN, _ACK = 0x02, 0x10
+_ARRIVED: Final = [number for number, end in enumerate(Disposition) if end in (Disposition.DELIVERED, Disposition.LEFT)]
 
 
 class Received(Protocol):
@@ -118,17 +112,6 @@ class Part:
     result: Received
 
 
-class _Conversation:
-    """``arrival``: origin handle, src, dst, sport, dport of an answer; None while unknown; () if the question was lost."""
-
-    __slots__ = ("arrival", "asked", "seen")
-
-    def __init__(self) -> None:
-        self.arrival: tuple[int, ...] | None = None
-        self.asked = -1  # the packet, by its place in the block, whose fate decides
-        self.seen = -_SILENCE
-
-
 class Replay:
     """``senders``: for every source address of the capture the origin of what it sends, or in words why nobody sends it.
 
@@ -140,9 +123,9 @@ class Replay:
         self.left_out: Counter[str] = Counter()
         self.late = 0
         self._senders = senders
-        self._handles: dict[tuple[int, int], int | str] = {}
         self._receivers: dict[int, int] = {}
-        self._conversations: dict[tuple[int, int, int, int], _Conversation] = {}
+        self._conversations = Conversations()
+        self._reasons: list[str] = []
         self._start: int | None = None
         self._now = 0
 
@@ -153,47 +136,51 @@ class Replay:
                 yield from self._block(block, places)
 
     def _block(self, block: Block, places: npt.NDArray[np.int64]) -> Iterator[Part]:
+        """Answers can be made only when what became of their questions is known: the block is cut before each answer to a
+        question that is not processed yet."""
         times = block.records["time"][places]
         made = block.batch(places, self._clock(times), np.zeros(len(places), np.uint32), self.engine.addresses)
         batch = _readdressing(made)
         senders = self._senders_of(batch)
-        keys, answers_to = _keys(batch)
-        answers = np.zeros(len(batch), bool)
-        asked: list[_Conversation] = []
-        chosen: list[int] = []
-
-        def flush() -> Part:
-            numbers = np.array(chosen, np.int64)
-            sent = batch.take(numbers)
-            result = self.engine.process(sent)
-            self._learn(asked, chosen, result)
-            chosen.clear()
-            asked.clear()
-            return Part(block.first + places[numbers], times[numbers], answers[numbers], sent, result)
-
-        moments, flags = batch.time.tolist(), batch.tcp_flags.tolist()
-        for number, (sender, key, back) in enumerate(zip(senders, keys, answers_to)):
-            whole = number not in batch.extra or _has_ports(batch.extra[number])
-            question = self._conversations.get(back) if whole else None
-            if question is not None:
-                if question.arrival is None:
-                    yield flush()
-                if not question.arrival:
-                    self.left_out[NOT_ARRIVED] += 1
-                    continue
-                _redirect(batch, number, question.arrival)
-                answers[number] = True
-                question.seen = moments[number]
-            elif isinstance(sender, str):
-                self.left_out[sender] += 1
+        batch.origin[:] = np.maximum(senders, 0)
+        whole = np.ones(len(batch), bool)
+        for number, packet in batch.extra.items():
+            whole[number] = packet.sport is not None and not packet.is_fragment
+        talks, answers, asks = self._conversations.sort(batch, whole, senders >= 0)
+        start = 0
+        for stop in [*_cuts(talks, answers, asks), len(batch)]:
+            rows = self._sent(batch, np.arange(start, stop), talks, answers, senders)
+            start = stop
+            if not len(rows):
                 continue
-            else:
-                batch.origin[number] = sender
-                if whole:
-                    self._ask(key, number, moments[number], flags[number], asked)
-            chosen.append(number)
-        if chosen:
-            yield flush()
+            sent = batch.take(rows)
+            result = self.engine.process(sent)
+            self._learn(talks[rows], asks[rows], result)
+            yield Part(block.first + places[rows], times[rows], answers[rows], sent, result)
+
+    def _sent(
+        self,
+        batch: Batch,
+        rows: npt.NDArray[np.int64],
+        talks: npt.NDArray[np.int64],
+        answers: npt.NDArray[np.bool_],
+        senders: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.int64]:
+        """Those of ``rows`` that somebody sends, answers redirected; the others are counted."""
+        replying = rows[answers[rows]]
+        lost = self._conversations.table["fate"][talks[replying]] != ARRIVED
+        if lost.any():
+            self.left_out[NOT_ARRIVED] += int(lost.sum())
+        replying = replying[~lost]
+        self._conversations.redirect(batch, replying, talks[replying])
+        for number in replying.tolist() if batch.extra else ():
+            if number in batch.extra:
+                batch.extra[number] = readdressed(batch.extra[number], batch, number, batch.addresses)
+        asking = rows[~answers[rows]]
+        silent = senders[asking] < 0
+        for reason, count in zip(*np.unique(senders[asking[silent]], return_counts=True)):
+            self.left_out[self._reasons[-1 - int(reason)]] += int(count)
+        return np.sort(np.concatenate([replying, asking[~silent]]))
 
     def _clock(self, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Microseconds since the first packet, never running backwards."""
@@ -205,42 +192,28 @@ class Replay:
         self._now = int(made[-1])
         return made
 
-    def _senders_of(self, batch: Batch) -> list[int | str]:
-        """Per packet: the handle of its origin, or why nobody sends it."""
+    def _senders_of(self, batch: Batch) -> npt.NDArray[np.int64]:
+        """Per packet: the handle of its origin; or a negative number: nobody sends it, for the reason of that number."""
         which = batch.src.astype(np.int64) << 1 | (batch.flags & IPV6)
         known, back = np.unique(which, return_inverse=True)
-        found: list[int | str] = []
+        found = []
         for one in known.tolist():
-            address = self.engine.addresses.address(one >> 1, 6 if one & 1 else 4)
-            sender = self._senders[address]
-            found.append(sender if isinstance(sender, str) else self.engine.origin(sender))
-        return [found[place] for place in back.tolist()]
-
-    def _ask(
-        self, key: tuple[int, int, int, int], number: int, moment: int, flags: int, asked: list[_Conversation]
-    ) -> None:
-        """A packet of somebody's own accord: its fate decides who answers, if that is not known already."""
-        talk = self._conversations.get(key)
-        if talk is None:
-            talk = self._conversations[key] = _Conversation()
-        if talk.arrival is None or flags & (_SYN | _ACK) == _SYN or moment - talk.seen >= _SILENCE:
-            if talk.asked < 0:
-                asked.append(talk)
-            talk.arrival, talk.asked = None, number
-        talk.seen = moment
-
-    def _learn(self, asked: list[_Conversation], chosen: list[int], result: Received) -> None:
-        if not asked:
-            return
-        at = {number: place for place, number in enumerate(chosen)}
-        for talk in asked:
-            place, talk.asked = at[talk.asked], -1
-            if int(result.verdict[place]) not in _ARRIVED:
-                talk.arrival = ()
+            sender = self._senders[self.engine.addresses.address(one >> 1, 6 if one & 1 else 4)]
+            if not isinstance(sender, str):
+                found.append(self.engine.origin(sender))
                 continue
-            origin = self._origin_at(int(result.receiver[place]))
-            src, dst, sport, dport = (int(getattr(result, name)[place]) for name in ("src", "dst", "sport", "dport"))
-            talk.arrival = (origin, dst, src, dport, sport)
+            if sender not in self._reasons:
+                self._reasons.append(sender)
+            found.append(-1 - self._reasons.index(sender))
+        handles: npt.NDArray[np.int64] = np.array(found, np.int64)[back.reshape(-1)]
+        return handles
+
+    def _learn(self, talks: npt.NDArray[np.int64], asks: npt.NDArray[np.bool_], result: Received) -> None:
+        places = np.flatnonzero(asks)
+        arrived = np.isin(result.verdict[places], _ARRIVED)
+        origins = [self._origin_at(one) if fine else 0 for one, fine in zip(result.receiver[places].tolist(), arrived)]
+        fates = np.where(arrived, ARRIVED, LOST)
+        self._conversations.learn(talks[places], fates, np.array(origins, np.uint32), result, places)
 
     def _origin_at(self, receiver: int) -> int:
         found = self._receivers.get(receiver)
@@ -251,33 +224,18 @@ class Replay:
         return found
 
 
-def _redirect(batch: Batch, number: int, arrival: tuple[int, ...]) -> None:
-    """Make one packet an answer to what arrived so. ICMP keeps its identifier in ``sport`` both ways."""
-    origin, src, dst, sport, dport = arrival
-    batch.origin[number], batch.src[number], batch.dst[number] = origin, src, dst
-    if int(batch.proto[number]) in (Proto.ICMP, Proto.ICMPV6):
-        batch.sport[number] = dport
-    else:
-        batch.sport[number], batch.dport[number] = sport, dport
-    if number in batch.extra:
-        batch.extra[number] = readdressed(batch.extra[number], batch, number, batch.addresses)
-
-
-def _has_ports(packet: Packet) -> bool:
-    """SCTP: interpreted, but a conversation all the same."""
-    return packet.sport is not None and not packet.is_fragment
-
-
-def _keys(batch: Batch) -> tuple[list[tuple[int, int, int, int]], list[tuple[int, int, int, int]]]:
-    """Of each packet: its tuple, and the tuple that it would be an answer to."""
-    sport, dport = batch.sport.astype(np.int64), batch.dport.astype(np.int64)
-    kind = batch.proto.astype(np.int64) << 1 | (batch.flags & IPV6)
-    ports, back = sport << 16 | dport, dport << 16 | sport
-    for (proto, reply), request in _REQUESTS.items():
-        pinged = batch.proto == proto
-        back = np.where(pinged, np.where(dport >> 8 == reply, sport << 16 | request << 8, -1), back)
-    src, dst, kinds = batch.src.tolist(), batch.dst.tolist(), kind.tolist()
-    return list(zip(src, dst, ports.tolist(), kinds)), list(zip(dst, src, back.tolist(), kinds))
+def _cuts(talks: npt.NDArray[np.int64], answers: npt.NDArray[np.bool_], asks: npt.NDArray[np.bool_]) -> list[int]:
+    """Where to cut a block, so that every question lies before the cut and its answers behind it."""
+    asked: dict[int, int] = {}
+    cuts = [0]
+    concerned = np.isin(talks, talks[asks]) & (answers | asks)
+    rows = np.flatnonzero(concerned)
+    for row, talk, ask in zip(rows.tolist(), talks[rows].tolist(), asks[rows].tolist()):
+        if ask:
+            asked[talk] = row
+        elif asked.get(talk, -1) >= cuts[-1]:
+            cuts.append(row)
+    return cuts[1:]
 
 
 def _readdressing(batch: Batch) -> Batch:

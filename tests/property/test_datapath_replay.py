@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netsim.datapath.capture import Capture
+from netsim.datapath.conversations import _distinct
 from netsim.datapath.replay import NO_BEGINNING, NOT_ARRIVED, Part, Replay, survey
 from netsim.interpreter.origin import LocalOrigin
 from netsim.linux.network import Network
@@ -164,3 +166,21 @@ def test_sctp_is_answered_too(tmp_path: Path) -> None:
     rows = _answers(tmp_path, [(1, ask), (2, answer)])
     assert [(row[2], row[5]) for row in rows][1] == (True, "pod/shop/web-0")
     assert rows[1][4].src == _address(rows[0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=20), st.data())
+def test_distinct_pairs(pairs: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Also where the mixtures of two different pairs are the same: the first word can always be chosen so."""
+    clashing = data.draw(st.booleans())
+    if clashing and pairs:
+        one, other = pairs[0]
+        moved = data.draw(st.integers(0, 2**64 - 1))
+        pairs = [*pairs, (one ^ (other * _ODD ^ moved * _ODD) & (1 << 64) - 1, moved)]
+    drawn = [*pairs, *data.draw(st.lists(st.sampled_from(pairs), max_size=5) if pairs else st.just([]))]
+    told = np.array(drawn, np.uint64).reshape(-1, 2)
+    known, which = _distinct(told[:, 0].copy(), told[:, 1].copy())
+    assert known[which].tolist() == told.tolist()
+    assert len(set(map(tuple, known.tolist()))) == len(known) == len(set(drawn))
+
+
+_ODD = 0x9E3779B97F4A7C15
