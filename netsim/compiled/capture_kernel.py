@@ -207,10 +207,10 @@ def walk_pcapng(data: Any, at: Int, little: bool, interfaces: Any, known: Int, l
 # -- dissection --------------------------------------------------------------------------------------------------------
 @kernel
 def dissect(data: Any, seen: Any) -> None:
-    """Fill in each record of ``seen`` from the frame it points at."""
+    """Fill in each record of ``seen``, of zeros but for what a walk has noted, from the frame it points at."""
     for number in range(len(seen)):
         record = seen[number]
-        _clear(record)
+        record["wscale"] = -1
         if record["oddity"] != USABLE:
             continue
         at, captured = np.int64(record["at"]), np.int64(record["captured"])
@@ -221,16 +221,6 @@ def dissect(data: Any, seen: Any) -> None:
             continue
         record["at"], record["captured"], record["wire"] = at + skip, captured - skip, wire - skip
         record["oddity"] = _network(data, record, at + skip, captured - skip, wire - skip)
-
-
-@kernel
-def _clear(record: Any) -> None:
-    record["src"][0] = record["src"][1] = record["dst"][0] = record["dst"][1] = 0
-    record["seq"] = record["ack"] = record["length"] = 0
-    record["sport"] = record["dport"] = record["window"] = 0
-    record["proto"] = record["tcp_flags"] = record["ttl"] = record["tos"] = record["tcp_options"] = 0
-    record["wscale"] = -1
-    record["flags"] = record["flags"] & OVERLONG
 
 
 @kernel

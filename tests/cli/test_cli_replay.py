@@ -88,6 +88,19 @@ def _tcp(src: str, sport: int, dst: str, dport: int, flags: int, seq: int = 1, a
     return Packet(ip(src), ip(dst), Proto.TCP, Tcp(sport, dport, TcpFlag(flags), seq, ack))
 
 
+def test_the_compiled_datapath_tells_the_same(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever endpoints are chosen: as many packets, answers and outcomes, and the same failures."""
+    wanted = document(capsys, "@example")
+    monkeypatch.delitem(sys.modules, "netsim.datapath.engine")
+    pytest.importorskip("netsim.datapath.engine")
+    found = document(capsys, "@example")
+    for key in ("sent", "answers", "left_out", "verdicts", "failures", "capture"):
+        assert found[key] == wanted[key], key
+    assert found["how"]["fast"] + found["how"]["slow"] > 0
+
+
 def test_every_packet_as_received(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The bytes of the capture, with the addresses, ports and TTL they arrived with; times and verdicts beside them."""
     path = tmp_path / "out.pcapng"

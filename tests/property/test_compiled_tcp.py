@@ -79,7 +79,7 @@ def _begin(record: Any, body: Tcp, wscale: int, loose: bool) -> bool:
     return bool(tcp_begin(record, int(body.flags), body.seq, body.ack, body.window, wscale, len(body.payload), loose))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_conversations(data: st.DataObject) -> None:
     records = tracks(2)
@@ -161,7 +161,7 @@ def test_one_packet_from_any_state(track: TcpTrack, reply: bool, liberal: bool, 
     assert load(record) == track
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.builds(TcpTrack, st.sampled_from(["SS", "ES", "SR", "FW"]), st.just(False), st.tuples(sides, sides)),
     st.booleans(), st.booleans(), st.booleans(), st.data(),
@@ -178,7 +178,7 @@ def test_resets(track: TcpTrack, reply: bool, answers: bool, unnumbered: bool, d
     assert load(record) == track
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     words, words, windows, windows, st.sampled_from(["ahead", "late", "ack ahead", "ack late"]), st.integers(-2, 2),
     st.booleans(), st.booleans(),

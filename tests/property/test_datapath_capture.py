@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from netsim.packet.model import Packet, Tcp, TcpFlag
 from tests.support.captures import ETHERNET, Record, files, links
 from tests.support.packets import any_packets, vxlan_packets
 
-_SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 _EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
 
 
@@ -37,8 +38,26 @@ def pieces(draw: st.DrawFn) -> Packet:
         return packet
 
 
+_OPTION = st.one_of(
+    st.sampled_from([b"\x00", b"\x01", b"\x02\x04\x05\xb4", b"\x04\x02", b"\x08\x0a12345678", b"\x03\x04\x07\x01"]),
+    st.sampled_from([0, 7, 14, 15, 255]).map(lambda shift: b"\x03\x03" + bytes((shift,))),
+    st.binary(min_size=1, max_size=3),
+)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> Packet:
+    """TCP with options that are some, in an order, cut anywhere."""
+    options = b"".join(draw(st.lists(_OPTION, max_size=6)))[:40]
+    options = options[: len(options) & ~3] if draw(st.booleans()) else options + bytes(-len(options) % 4)
+    flags = TcpFlag(draw(st.sampled_from([0x02, 0x12, 0x10])))
+    packet = draw(any_packets)
+    body = Tcp(1, 2, flags, options=options, payload=draw(st.binary(max_size=8)))
+    return replace(packet, proto=6, body=body)
+
+
 errors = st.builds(lambda p, q: icmp_error(p, 3 if p.src.version == 4 else 1, 3, p.dst), any_packets, any_packets)
-all_packets = st.one_of(any_packets, any_packets, pieces(), errors, vxlan_packets())
+all_packets = st.one_of(any_packets, segments(), pieces(), errors, vxlan_packets())
 times = st.integers(0, 2_000_000_000_000_000_000)
 
 

@@ -93,7 +93,9 @@ def _rows(engine: InterpreterDatapath, parts: list[Part]) -> list[tuple[Any, ...
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(captures, st.lists(st.integers(-2000, 20_000_000_000), min_size=16, max_size=16))
 def test_the_same_however_it_is_read(tmp_path: Path, told: list[tuple[int, Packet]], gaps: list[int]) -> None:
     now, records = 10**18, []

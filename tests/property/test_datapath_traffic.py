@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netsim.compiled.addresses import Addresses
@@ -114,7 +114,8 @@ def test_the_tracker_takes_the_packets_for_connections(count: int, seed: int, ti
     assert {track.state for track in tracks.values()} <= {"LAST_ACK"}
 
 
-@given(st.lists(st.tuples(all_packets, st.integers(0, 5)), max_size=8))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(all_packets, st.integers(0, 5)), max_size=4))
 def test_replies_are_what_a_process_answers(told: list[tuple[Any, int]]) -> None:
     addresses = Addresses()
     packets = Batch.of_packets([(n, 0, packet) for n, (packet, _) in enumerate(told)], addresses)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.capture_kernel import EXTENDED, FRAGMENT, IPV6, MALFORMED
+from netsim.compiled.capture_kernel import EXTENDED, FRAGMENT, IPV6, MALFORMED, OPTIONS
 from netsim.datapath.capture import Capture
 from netsim.datapath.captured import Block
 from netsim.errors import InputError
@@ -21,8 +21,8 @@ from tests.support import captures as made
 from tests.support.captures import Record
 
 _ETHERNET = bytes(12) + b"\x08\x00"
-_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
-_SYN = Packet(ip_address("10.0.0.1"), ip_address("10.0.0.2"), Proto.TCP, Tcp(1000, 80, options=_OPTIONS))
+_SYN_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"
+_SYN = Packet(ip_address("10.0.0.1"), ip_address("10.0.0.2"), Proto.TCP, Tcp(1000, 80, options=_SYN_OPTIONS))
 _FRAME = _ETHERNET + to_bytes(_SYN)
 _CONTRADICTS = "the IP header contradicts itself, the link layer or the packet's length"
 _GOOD = Record(5_000, _FRAME, len(_FRAME))
@@ -272,13 +272,16 @@ def test_extension_headers(tmp_path: Path) -> None:
     batch.check(1)
 
 
-def test_an_extension_header_that_does_not_fit(tmp_path: Path) -> None:
-    packet = bytearray(bytes(12) + b"\x86\xdd" + to_bytes(_V6))
-    packet[20] = 60  # a header of 8 + 8 * 255 bytes, in a packet of 12
-    packet[55] = 255
+@pytest.mark.parametrize("room", [12, 7, 1])
+def test_an_extension_header_that_does_not_fit(tmp_path: Path, room: int) -> None:
+    """One of 8 + 8 * 255 bytes, in a packet with less behind it: the chain ends there, and ports are nowhere."""
+    packet = bytearray(bytes(12) + b"\x86\xdd" + to_bytes(_V6)[: 40 + room])
+    packet[18:21] = bytes((0, room, 60))
+    packet[55:56] = b"\xff" if room > 1 else b""
     capture, block = _one(tmp_path, made.pcap([Record(0, bytes(packet), len(packet))]))
     assert not capture.oddities
-    assert block.records["flags"][0] & MALFORMED
+    assert block.records["flags"][0] & (MALFORMED | EXTENDED | OPTIONS) == MALFORMED | EXTENDED
+    assert block.records["sport"][0] == 0
 
 
 def test_frames_as_scapy_makes_them(tmp_path: Path) -> None:
