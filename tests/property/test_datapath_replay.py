@@ -186,3 +186,27 @@ def test_distinct_pairs(pairs: list[tuple[int, int]], data: st.DataObject) -> No
 
 
 _ODD = 0x9E3779B97F4A7C15
+
+
+def _segment(back: bool, flags: int, seq: int, ack: int = 0, server: str = _CART) -> Packet:
+    client = ip("10.244.2.7")
+    if back:
+        return Packet(ip(server), client, Proto.TCP, Tcp(80, 4000, TcpFlag(flags), seq, ack))
+    return Packet(client, ip(server), Proto.TCP, Tcp(4000, 80, TcpFlag(flags), seq, ack))
+
+
+def test_a_tuple_that_is_used_again_is_a_new_question(tmp_path: Path) -> None:
+    """A reset, and the same port once more: the kernel chooses anew, and the answers come from the new endpoint."""
+    told = [_segment(False, 0x02, 100), _segment(True, 0x12, 7, 101), _segment(False, 0x04, 101)]
+    rows = _answers(tmp_path, [(1 + n, packet) for n, packet in enumerate(told * 8)])
+    assert len({row[5] for row in rows[::3]}) > 1
+    for question, answer in zip(rows[::3], rows[1::3]):
+        assert answer[2]
+        assert answer[4].src == _address(question)
+        assert answer[5] == "pod/shop/web-0"
+
+
+def test_who_talks_to_himself_is_answered_by_himself(tmp_path: Path) -> None:
+    told = [_segment(False, 0x02, 100, server="10.244.2.7"), _segment(True, 0x12, 7, 101, server="10.244.2.7")]
+    rows = _answers(tmp_path, list(enumerate(told)))
+    assert [(row[2], row[5]) for row in rows] == [(False, "pod/shop/web-0"), (True, "pod/shop/web-0")]
