@@ -71,9 +71,11 @@ def run(options: Any) -> int:
     made = inputs.assembled(options)
     places = Places(made.cluster, made.network, options.namespace or "default")
     senders = _senders(made, places, held)
-    engine = Datapath(made.network, seed=options.seed, compiled=not options.interpret)
+    with inputs.progress(options, "getting the datapath ready") as told:
+        engine = Datapath(made.network, seed=options.seed, compiled=not options.interpret, told=told)
     replay = Replay(engine, senders)
-    summary = Summary(options.capture, held, replay, options.seed, made.place)
+    explain = getattr(engine, "explain", None)
+    summary = Summary(options.capture, held, replay, options.seed, made.place, explain)
     with ExitStack() as files:
         writers: list[PcapngResults | ParquetResults] = []
         if options.write:

@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import Int, kernel
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Proto
-
-Int = Any  # an integer of any width
 
 SEEN = np.dtype(
     [

@@ -28,7 +28,7 @@ from netsim.datapath.columns import IPV6
 from netsim.datapath.conversations import ARRIVED, LOST, Conversations
 from netsim.datapath.readdress import readdressed
 from netsim.interpreter.origin import LocalOrigin, Origin
-from netsim.interpreter.outcome import Disposition, Outcome
+from netsim.interpreter.outcome import Disposition
 from netsim.packet.address import IPAddress
 from netsim.packet.model import Packet
 
@@ -62,8 +62,6 @@ class Engine(Protocol):
     def process(self, batch: Batch) -> Any: ...
 
     def namespace_name(self, number: int) -> str | None: ...
-
-    def explain(self, number: int) -> Outcome: ...
 
 
 @dataclass(frozen=True, slots=True)

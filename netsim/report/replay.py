@@ -15,7 +15,7 @@ import numpy as np
 
 from netsim.datapath.columns import IPV6
 from netsim.datapath.replay import Engine, Part, Replay, Survey
-from netsim.interpreter.outcome import Disposition
+from netsim.interpreter.outcome import Disposition, Outcome
 from netsim.packet.address import endpoint
 from netsim.packet.describe import proto_text
 from netsim.packet.model import Proto
@@ -27,6 +27,7 @@ _DISPOSITIONS: Final = tuple(Disposition)
 _SUCCESS: Final = (Disposition.DELIVERED, Disposition.LEFT)
 _HOW: Final = ("fast", "slow", "interpreter")
 _EXPLAINED = 20  # groups of failures of which one packet is looked into
+_KEPT = 10_000  # groups; further packets are counted together
 _SHOWN = 10  # lines of any list in the text
 
 
@@ -46,13 +47,15 @@ class Failure:
 
 @dataclass(slots=True)
 class Summary:
-    """``naming``: a place's name from a receiver's namespace, its address and port."""
+    """``naming``: a place's name from a receiver's namespace, its address and port. ``explain``: what the interpreter says
+    of one packet of the batch processed last (``Datapath.explain``); without it failures are counted, not explained."""
 
     path: str
     survey: Survey
     replay: Replay
     seed: int
     naming: Callable[[str, Any, int | None], str] = lambda namespace, address, port: namespace
+    explain: Callable[[int], Outcome] | None = None
     sent: int = 0
     answers: int = 0
     verdicts: Counter[Disposition] = field(default_factory=Counter)
@@ -60,6 +63,7 @@ class Summary:
     how: Counter[str] = field(default_factory=Counter)
     rules: Counter[int] = field(default_factory=Counter)
     failures: dict[tuple[int, ...], Failure] = field(default_factory=dict)
+    unlisted: int = 0
     _names: dict[tuple[int, ...], str] = field(default_factory=dict)
 
     def add(self, part: Part, engine: Engine) -> None:
@@ -98,6 +102,9 @@ class Summary:
         key = (int(part.result.verdict[number]), *row[:4], row[4] & IPV6)
         failure = self.failures.get(key)
         if failure is None:
+            if len(self.failures) == _KEPT:
+                self.unlisted += 1
+                return
             failure = self.failures[key] = self._failure(key, part, number, engine)
         failure.count += 1
 
@@ -106,8 +113,8 @@ class Summary:
         from_, to = (str(engine.addresses.address(handle, 6 if six else 4)) for handle in (src, dst))
         port = dport if proto in (Proto.TCP, Proto.UDP, Proto.SCTP) else None
         found = Failure(_DISPOSITIONS[verdict], from_, to, port, proto_text(proto), int(part.numbers[number]))
-        if len(self.failures) < _EXPLAINED:
-            found.because = reason(engine.explain(number))
+        if self.explain is not None and len(self.failures) < _EXPLAINED:
+            found.because = reason(self.explain(number))
         return found
 
     # -- told ----------------------------------------------------------------------------------------------------------
@@ -162,6 +169,7 @@ class Summary:
                 }
                 for failure in self.worst()
             ],
+            "unlisted_failures": self.unlisted,
         }
 
     def lines(self, style: Style | None = None) -> Iterator[str]:
@@ -192,6 +200,8 @@ class Summary:
         if len(failures) > _SHOWN:
             rest = failures[_SHOWN:]
             yield f"{sum(one.count for one in rest):>9,}  of {len(rest):,} more such pairs (-o json lists them)"
+        if self.unlisted:
+            yield f"{self.unlisted:>9,}  of pairs beyond the first {_KEPT:,}, which are not told apart"
 
     def _painted(self, verdict: Disposition, style: Style) -> str:
         return style.good(verdict.value) if verdict in _SUCCESS else style.bad(verdict.value)

@@ -224,6 +224,19 @@ def test_an_answer_crosses_the_translation_of_its_question(tmp_path: Path, capsy
     assert (answer["received_dst"], answer["received_dport"]) == ("198.51.100.7", 4000)
 
 
+def test_of_very_many_failures_the_first_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netsim.report.replay._KEPT", 12)
+    path = capture(tmp_path, [_tcp("10.244.2.7", 1, "10.244.1.200", 80 + n, 2) for n in range(15)])
+    found = document(capsys, path)
+    assert [one["dport"] for one in found["failures"]] == list(range(80, 92))
+    assert found["unlisted_failures"] == 3
+    _, out, _ = replay(capsys, path, "-q")
+    assert "2  of 2 more such pairs (-o json lists them)" in out
+    assert "3  of pairs beyond the first 12, which are not told apart" in out
+
+
 def test_packets_that_are_out_of_order_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = capture(tmp_path, [_tcp("10.244.2.7", 4000 + n, "10.96.3.7", 80, 2) for n in range(3)], step=-1_000_000)
     assert document(capsys, path)["late"] == 2

@@ -40,7 +40,7 @@ class Result:
 
 
 class InterpreterDatapath:
-    def __init__(self, network: Network, *, seed: int = 0, compiled: bool = True) -> None:
+    def __init__(self, network: Network, *, seed: int = 0, compiled: bool = True, told: object = None) -> None:
         self.addresses = Addresses()
         self.state = State()
         self.outcomes: list[Outcome] = []
