@@ -40,7 +40,7 @@ examples:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the kernels' random choices (0)")
     group.add_argument(
         "--interpret", action="store_true",
-        help="run every packet through the interpreter: the same answers, some ten thousand times slower",
+        help="run every packet through the interpreter, for comparison: slow, and its random choices are others",
     )  # fmt: skip
     group = parser.add_argument_group("output")
     group.add_argument("-o", "--output", choices=("text", "json"), default="text", help="the summary as (text)")
