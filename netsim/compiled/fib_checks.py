@@ -95,7 +95,7 @@ def martian(F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any,
 def _is_own(F: Any, namespace: Any, address: Any) -> Any:
     """Is it an IPv4 address of the namespace's devices?"""
     first = np.int64(F.namespace[namespace]["own"])
-    for at in range(first, first + np.int64(F.namespace[namespace]["owned"])):  # noqa: SIM110 (no generators in kernels)
+    for at in range(first, first + np.int64(F.namespace[namespace]["owned"])):
         if F.number[at] == address:
             return True
     return False
@@ -110,7 +110,7 @@ def _leads_to(F: Any, row: Any, device: Any) -> Any:
     hops = np.int64(route["hops"])
     if hops == 1:
         return route["device"] == device
-    for at in range(np.int64(route["hop"]), np.int64(route["hop"]) + hops):  # noqa: SIM110
+    for at in range(np.int64(route["hop"]), np.int64(route["hop"]) + hops):
         if F.hop[at]["device"] == device:
             return True
     return False
