@@ -77,6 +77,8 @@ class Supply:
             self.add(self.tables.name(number))
         elif kind == jn.FAULT_RULES:
             self.rules.fault(number, value)
+        elif kind == jn.FAULT_FIB:
+            self.fib.fault(number, value)
         elif kind in (wd.NEIGHBOUR4, wd.NEIGHBOUR6):
             self._neighbour(kind, number, value)
         elif kind == wd.PORT:

@@ -139,7 +139,7 @@ def test_affinity_keeps_its_endpoint_until_it_is_too_old() -> None:
     world = World(Family.IPV4, Hook.PREROUTING, "nat", {})
     chosen = []
     for serial in range(60):
-        world.now = serial * 300.0 if serial < 30 else serial * 1000.0
+        world.now = serial * 600.0 if serial < 30 else serial * 1000.0  # 600 seconds are not too old yet
         skb = buffer(towards("203.0.113.8", "198.51.100.7", 6, 80), ct_state=CtState.NEW)
         assert compare(engine, table, skb, world, serial)
         chosen.append(max((stamps[-1], name) for name, seen in world.recents.items() for stamps in seen.values())[1])

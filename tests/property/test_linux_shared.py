@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netsim.linux.shared import Run, SequenceBuilder, SharedSequence, runs_of
+from netsim.linux import shared as shared_module
+from netsim.linux.shared import Index, Run, SequenceBuilder, SharedSequence, runs_of
 
 RUNS = st.lists(st.lists(st.integers(0, 3), max_size=6).map(tuple).flatmap(
     lambda items: st.tuples(st.just(items), st.sets(st.sampled_from(range(len(items)))) if items else st.just(set()))
@@ -66,3 +68,17 @@ def test_the_builder_keeps_the_order(parts: list[tuple[bool, tuple[int, ...]]]) 
     assert isinstance(built, tuple) or any(share for share, _ in parts)
     kept = {id(run.items) for run in runs_of(built)}
     assert all(id(items) in kept for share, items in parts if share and len(items) > 1)
+
+
+def parity(number: int) -> int:
+    return number % 2
+
+
+@given(RUNS, st.sampled_from((1, 4, 100)))
+def test_an_index_finds_what_a_search_finds(runs: list[tuple[tuple[int, ...], set[int]]], remembered: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_module, "_INDEXED_FROM", remembered)
+        for held in (shared(runs), spelt(runs)):
+            index = Index(held, parity)
+            for wanted in (0, 1, 2):
+                assert index.get(wanted) == [item for item in spelt(runs) if item % 2 == wanted]
