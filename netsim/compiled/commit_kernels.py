@@ -100,7 +100,9 @@ def check_stops(e: Any, x: Any) -> Int:
     """Do the stops make one flow that moves in step? Leaves in ``out``: its number (0: new), the direction, how many stops
     are its own, the tunnel's entry << 1 | direction (0: new, -1: no tunnel), the tunnel's first and last stop."""
     j = x.j
-    flow = direction = own = 0
+    flow: Int = 0
+    direction: Int = 0
+    own = 0
     outer = np.int64(-1)
     first_outer = last_outer = 0
     unconfirmed_outer = 0
@@ -152,7 +154,7 @@ def check_new(e: Any, x: Any, own: Int) -> Int:
         return -bail(x, jn.R_STEP)
     at = 0
     nat_at = own
-    before = np.int64(-1)
+    before: Int = np.int64(-1)
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
         if stop["outer"] or not stop["confirmed"]:

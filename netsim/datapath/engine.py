@@ -189,7 +189,7 @@ class Datapath:
         special = np.zeros(len(batch), np.uint8)
         for number in batch.extra:
             special[number] = 1
-        return Columns(*[getattr(batch, name) for name in Columns._fields[:-1]], special)
+        return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
 
     def _engine(self) -> Any:
         return reference(self._tables())
