@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,23 @@ class Talk:
 
 def talk(options: Any) -> Talk:
     return Talk(options.quiet)
+
+
+@contextmanager
+def progress(options: Any, what: str) -> Iterator[Callable[[str], None] | None]:
+    """Tells on a terminal what is being done, in one line that is gone afterwards. None where nobody would see it."""
+    if options.quiet or not sys.stderr.isatty():
+        yield None
+        return
+
+    def show(step: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{f'{what}: {clean(step)}'[:79]}")
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\x1b[K")
 
 
 def style(options: Any) -> Style:

@@ -81,6 +81,10 @@ class Places:
         """The place to send to; DNS names are looked up as ``sender`` would."""
         return self._resolve(read(text), sender)
 
+    def is_service(self, address: IPAddress) -> bool:
+        """Is it an address that only kube-proxy answers for: of a Service, and of no pod or node?"""
+        return str(address) in self._service_addresses and self._owner(address).namespace is None
+
     def _resolve(self, words: Words, sender: Place | None) -> Place:
         if words.kind == "address":
             assert words.address is not None

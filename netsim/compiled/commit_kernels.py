@@ -100,7 +100,9 @@ def check_stops(e: Any, x: Any) -> Int:
     """Do the stops make one flow that moves in step? Leaves in ``out``: its number (0: new), the direction, how many stops
     are its own, the tunnel's entry << 1 | direction (0: new, -1: no tunnel), the tunnel's first and last stop."""
     j = x.j
-    flow = direction = own = 0
+    flow: Int = 0
+    direction: Int = 0
+    own = 0
     outer = np.int64(-1)
     first_outer = last_outer = 0
     unconfirmed_outer = 0
@@ -152,7 +154,7 @@ def check_new(e: Any, x: Any, own: Int) -> Int:
         return -bail(x, jn.R_STEP)
     at = 0
     nat_at = own
-    before = np.int64(-1)
+    before: Int = np.int64(-1)
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
         if stop["outer"] or not stop["confirmed"]:
@@ -301,6 +303,8 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     hot, cold = s.hot[flow], s.cold[flow]
     if e.o.cache[0] == 0 or j[jn.VERDICT] == jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
+    if x.out[3] == 0:
+        return 0  # the tunnel's entry was new: its next packets pass fewer rules
     own, far = (hot["end1"], hot["end0"]) if direction else (hot["end0"], hot["end1"])
     if own != j[jn.ORIGIN] or far != j[jn.RECEIVER]:
         return 0

@@ -12,16 +12,16 @@ in the namespace (devices that are down, gateways that are own addresses or name
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 
 import numpy as np
 
 from netsim.compiled import fib_tables as t
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.fib_kernels import insert_devices, insert_slots
-from netsim.compiled.fib_namespace import Facts, HopRow, halves, lasting
-from netsim.compiled.fib_runs import PrefixKey, SharedRuns, TableKey, prefix_key
+from netsim.compiled.fib_namespace import Facts, halves, lasting
+from netsim.compiled.fib_runs import SharedRuns, prefix_key
 from netsim.compiled.names import Names
 from netsim.compiled.rows import Rows
 from netsim.linux.fib import default_rules, rule_family
@@ -32,9 +32,10 @@ from netsim.linux.shared import runs_of
 from netsim.packet.address import Family, IPNetwork
 
 HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hashed, as a base that nobody shares
-_FAMILIES = tuple(Family)
 
+Owner = tuple[Namespace, Family] | tuple[Route, ...]  # of a stretch of route numbers
 Held = list[tuple[int, int, Route]]  # (metric, number or place, route) of one prefix, best first
+Base = tuple[int, int, int]  # its number; its prefix lengths, the longest first, in ``number``: first, count
 PrefixRow = tuple[int, int, int, int, int, int]
 
 
@@ -46,17 +47,17 @@ class FibCompiler:
         self.names = names
         self._namespace = Rows(t.NAMESPACE)
         self._rule, self._table, self._link = Rows(t.RULE), Rows(t.TABLE), Rows(t.LINK)
-        self._prefix, self._base, self._route = Rows(t.PREFIX), Rows(t.BASE), Rows(t.ROUTE)
+        self._prefix, self._route = Rows(t.PREFIX), Rows(t.ROUTE)
         self._hop, self._primary, self._candidate = Rows(t.HOP), Rows(t.PRIMARY), Rows(t.CANDIDATE)
-        self._without, self._length, self._own = Rows(np.uint32), Rows(np.uint32), Rows(np.uint32)
+        self._number = Rows(np.uint32)
         self._device, self._devices = np.zeros(256, t.DEVICE), 0
-        self._slot, self._slots = np.zeros(256, t.SLOT), 0
+        self._slot, self._slots, self._bases = np.zeros(256, t.SLOT), 0, 0
         self._runs = SharedRuns()
-        self._versions: dict[tuple[int, frozenset[str]], dict[TableKey, int]] = {}
+        self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, Base]] = {}
         self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
         self._added: dict[int, Namespace] = {}
         self._starts: list[int] = []  # the first route number of each owner
-        self._owners: list[Namespace | tuple[Route, ...]] = []
+        self._owners: list[Owner] = []
         self._numbers = 0
         self._tables: t.FibTables | None = None
 
@@ -70,14 +71,11 @@ class FibCompiler:
                 self._rule.array,
                 self._table.array,
                 self._link.array,
-                self._without.array,
                 self._prefix.array,
-                self._base.array,
-                self._length.array,
                 self._slot,
                 self._route.array,
                 self._hop.array,
-                self._own.array,
+                self._number.array,
                 self._primary.array,
                 self._candidate.array,
                 self.names.number("lo"),
@@ -90,44 +88,68 @@ class FibCompiler:
             raise IndexError(f"{number} is no route's number")
         at = bisect_right(self._starts, number) - 1
         owner, place = self._owners[at], number - self._starts[at]
-        if isinstance(owner, tuple):
-            return owner[place]
-        return next(islice(_all_routes(owner), place, None))
+        return next(islice(_routes_of(owner), place, None))
 
     def add(self, number: int, namespace: Namespace) -> None:
-        """``number``: dense from 0. Adding a number again replaces the namespace."""
+        """``number``: dense from 0. Adding a number again replaces the namespace.
+
+        Where nothing is configured for IPv6, its tables (what the kernel makes by itself: a link-local address for each
+        device) wait for a FAULT."""
         self._tables = None
         self._forget_devices(number, namespace)
         self._added[number] = namespace
-        facts = Facts(namespace, self.addresses, self.names)
-        made = list(kernel_routes(namespace))
-        start = self._own_numbers(namespace, len(made) + len(namespace.routes))
-        tables = _Tables()
+        facts = Facts(namespace, Family.IPV4, self.addresses, self.names)
+        program = self._compile(namespace, Family.IPV4, facts)
+        self._namespace.reach(number + 1)
+        self._namespace.array[number] = (facts.flags(), *program, 0, 0, 0, *self._addresses(number, facts), 0, 0)
+        if self._speaks_six(namespace):
+            self._add_six(number)
+
+    def fault(self, a: int, b: int) -> None:
+        """Supply what a kernel missed (``out[0]``, ``out[1]`` after ``-FAULT``). KeyError if it is a namespace that nobody
+        has added."""
+        if a != t.FAULT_SIX or b not in self._added:
+            raise KeyError(f"namespace {b} has not been added")
+        self._add_six(b)
+
+    def _add_six(self, number: int) -> None:
+        self._tables = None
+        namespace = self._added[number]
+        facts = Facts(namespace, Family.IPV6, self.addresses, self.names)
+        row = self._namespace.array[number]
+        row["rules6"], row["count6"], row["tables6"] = self._compile(namespace, Family.IPV6, facts)
+        candidates = facts.candidates()
+        row["six"], row["sixes"] = self._candidate.add(candidates), len(candidates)
+        row["flags"] |= t.PRESENT6
+
+    def _speaks_six(self, namespace: Namespace) -> bool:
+        if any(address.interface.version == 6 for address in namespace.addresses):
+            return True
+        return any(Family.IPV6 in self._runs.families(run.items) for run in runs_of(namespace.routes))
+
+    def _compile(self, namespace: Namespace, family: Family, facts: Facts) -> tuple[int, int, int]:
+        """(first row of RULE, count, first row of TABLE) of one family."""
+        made = list(kernel_routes(namespace, family))
+        start = self._own_numbers((namespace, family), len(made) + len(namespace.routes))
+        tables = _Tables(family)
         tables.take(start, made)
         runs = runs_of(namespace.routes)
         share = self._runs.sharable(runs, facts, map(prefix_key, made))
-        shared: dict[TableKey, list[tuple[int, tuple[int, ...]]]] = {}
+        shared: dict[int, list[tuple[Base, tuple[int, ...]]]] = {}
         start += len(made)
         for run, together in zip(runs, share):
             if together:
-                for table, base in self._version(run.items, facts).items():
+                for table, base in self._version(run.items, family, facts).items():
                     shared.setdefault(table, []).append((base, run.without))
             else:
                 tables.take(start, run)
             start += len(run)
-        row: list[int] = [facts.flags()]
-        for family in _FAMILIES:
-            first, count, slots = self._program(namespace, family)
-            heads = [
-                self._write_table(tables.held.get((family, n), {}), shared.get((family, n), []), facts) for n in slots
-            ]
-            row += [first, count, self._table.add(heads)]
-        row += self._addresses(number, facts)
-        self._namespace.reach(number + 1)
-        self._namespace.array[number] = tuple(row)
+        first, count, slots = self._program(namespace, family)
+        heads = [self._write_table(tables.held.get(n, {}), shared.get(n, []), facts) for n in slots]
+        return first, count, self._table.add(heads)
 
     # -- routes ------------------------------------------------------------------------------------------------------
-    def _own_numbers(self, owner: Namespace | tuple[Route, ...], count: int) -> int:
+    def _own_numbers(self, owner: Owner, count: int) -> int:
         start = self._numbers
         self._starts.append(start)
         self._owners.append(owner)
@@ -135,14 +157,14 @@ class FibCompiler:
         return start
 
     def _write_table(
-        self, held: dict[tuple[int, int], Held], shared: list[tuple[int, tuple[int, ...]]], facts: Facts
+        self, held: dict[tuple[int, int], Held], shared: list[tuple[Base, tuple[int, ...]]], facts: Facts
     ) -> tuple[int, int, int, int]:
         """The row of TABLE."""
         if len(held) > HASHED_FROM:
             shared = [*shared, (self._write_base(held, facts), ())]
             held = {}
         prefixes = self._prefix_rows(held, facts)
-        links = [(base, self._without.add(list(without)), len(without)) for base, without in shared]
+        links = [(*base, self._number.add(list(without)), len(without)) for base, without in shared]
         return self._prefix.add(prefixes), len(prefixes), self._link.add(links), len(links)
 
     def _prefix_rows(self, held: dict[tuple[int, int], Held], facts: Facts) -> list[PrefixRow]:
@@ -170,26 +192,26 @@ class FibCompiler:
         return kind, flags, len(hops), device, gateway, hop, near, metric, route.mtu or 0, number, number
 
     # -- what namespaces share ---------------------------------------------------------------------------------------
-    def _version(self, items: tuple[Route, ...], facts: Facts) -> dict[TableKey, int]:
-        """A run's bases, where the devices work that work here."""
+    def _version(self, items: tuple[Route, ...], family: Family, facts: Facts) -> dict[int, Base]:
+        """A run's bases by table, where the devices work that work here."""
         idle = frozenset(self._runs.of(items).devices - facts.working)
-        key = id(items), idle
+        key = id(items), family, idle
         found = self._versions.get(key)
         if found is None:
             start = self._own_numbers(items, len(items))
-            tables = _Tables()
+            tables = _Tables(family)
             tables.take(start, items)
             found = {table: self._write_base(held, facts, start) for table, held in tables.held.items()}
             self._versions[key] = found
         return found
 
-    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> int:
+    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> Base:
         """``start``: the number of the run's first route, so that places count from there."""
         rows = self._prefix_rows(held, facts)
         first = rows[0][3]
         self._route.array["place"][first : self._route.used] -= start
         lengths = sorted({length for length, _ in held}, reverse=True)
-        base = self._base.add([(self._length.add(list(lengths)), len(lengths))])
+        base = self._bases = self._bases + 1
         self._slots += len(rows)
         while len(self._slot) < 2 * self._slots:
             grown = np.zeros(2 * len(self._slot), t.SLOT)
@@ -197,7 +219,7 @@ class FibCompiler:
             self._slot = grown
         made = [(hi, lo, base, length, route, count) for hi, lo, length, route, count, _ in rows]
         insert_slots(self._slot, np.array(made, t.SLOT))
-        return base
+        return base, self._number.add(list(lengths)), len(lengths)
 
     # -- rules -------------------------------------------------------------------------------------------------------
     def _program(self, namespace: Namespace, family: Family) -> tuple[int, int, list[int]]:
@@ -232,8 +254,8 @@ class FibCompiler:
         return flags, action, slot, iif, oif, *mark, *lengths, *bits
 
     # -- devices and addresses ---------------------------------------------------------------------------------------
-    def _addresses(self, number: int, facts: Facts) -> list[int]:
-        """The last fields of NAMESPACE; DEVICE, OWN, PRIMARY and CANDIDATE are written."""
+    def _addresses(self, number: int, facts: Facts) -> tuple[int, int, int]:
+        """The fields of NAMESPACE from ``own`` to ``source``; DEVICE and PRIMARY are written."""
         devices = []
         fallback = -1
         for device, flags, primary in facts.devices():
@@ -244,8 +266,7 @@ class FibCompiler:
                 fallback = next((int(a.interface.ip) for a in primary if a.scope != "link" and lasting(a)), -1)
         self._put_devices(devices)
         own = [int(address) for address in facts.own4]
-        six = facts.candidates()
-        return [self._own.add(own), len(own), fallback, self._candidate.add(six), len(six)]
+        return self._number.add(own), len(own), fallback
 
     def _put_devices(self, rows: list[tuple[int, int, int, int, int]]) -> None:
         while len(self._device) < 2 * (self._devices + len(rows)):
@@ -265,28 +286,30 @@ class FibCompiler:
 
 
 class _Tables:
-    """Routes by table and prefix, the cheapest first, then those that came first."""
+    """A family's routes by table and prefix, the cheapest first, then those that came first."""
 
-    def __init__(self) -> None:
-        self.held: dict[TableKey, dict[tuple[int, int], Held]] = {}
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.held: dict[int, dict[tuple[int, int], Held]] = {}
 
     def take(self, number: int, routes: Iterable[Route]) -> None:
-        """``number``: of the first of ``routes``."""
+        """``number``: of the first of ``routes``. Those of the other family are passed over."""
         for place, route in enumerate(routes, number):
             family, table, length, bits = prefix_key(route)
-            found = self.held.setdefault((family, table), {}).setdefault((length, bits), [])
+            if family != self.family:
+                continue
+            found = self.held.setdefault(table, {}).setdefault((length, bits), [])
             found.append((effective_metric(route), place, route))
             if len(found) > 1:
                 found.sort(key=lambda item: item[0])
 
 
-def _all_routes(namespace: Namespace) -> Iterator[Route]:
-    yield from kernel_routes(namespace)
-    yield from namespace.routes
+def _routes_of(owner: Owner) -> Iterable[Route]:
+    if isinstance(owner[0], Namespace):
+        namespace, family = owner
+        return chain(kernel_routes(namespace, family), namespace.routes)
+    return owner
 
 
 def _halves_of(prefix: IPNetwork | None) -> Sequence[int]:
     return (0, 0) if prefix is None else halves(int(prefix.network_address), prefix.max_prefixlen)
-
-
-__all__ = ["FibCompiler", "HopRow", "PrefixKey"]

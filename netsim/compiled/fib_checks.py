@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled.fib_kernels import device_row, fib_lookup, known, mapped, multicast, wide
+from netsim.compiled.fib_kernels import device_row, fib_lookup, mapped, missing, multicast, wide
 from netsim.compiled.fib_tables import (
     ACCEPT_LOCAL,
     BLACKHOLE,
     CUSTOM_RULES,
     EXISTS,
-    FAULT_NAMESPACE,
     HAS_IPV4,
     LOCAL,
     LOOPBACK,
@@ -28,7 +27,7 @@ from netsim.compiled.fib_tables import (
     SRC_VALID_MARK,
     UNICAST,
 )
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.compiled.registers import BAIL, FAULT
 from netsim.linux.source_address import GLOBAL_SCOPE, LABELS, LINK_SCOPE, SITE_SCOPE
 
@@ -61,8 +60,7 @@ _LABEL = np.array([number for _, number in LABELS], np.int64)
 @kernel
 def martian(F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any, iif: Any, out: Any) -> Any:
     """Why a packet from the wire is discarded before any look-up."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, np.int64(4), out):
         return np.int64(-FAULT)
     row = device_row(F, namespace, iif)
     flags = np.int64(F.device[row]["flags"]) if row >= 0 else np.int64(0)
@@ -93,17 +91,17 @@ def martian(F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any,
     return np.int64(0)
 
 
-@kernel
+@inner
 def _is_own(F: Any, namespace: Any, address: Any) -> Any:
     """Is it an IPv4 address of the namespace's devices?"""
     first = np.int64(F.namespace[namespace]["own"])
     for at in range(first, first + np.int64(F.namespace[namespace]["owned"])):
-        if F.own[at] == address:
+        if F.number[at] == address:
             return True
     return False
 
 
-@kernel
+@inner
 def _leads_to(F: Any, row: Any, device: Any) -> Any:
     """Is ``device`` that of one of the route's next hops?"""
     if row < 0:
@@ -123,8 +121,7 @@ def validate_source(
     F: Any, words: Any, namespace: Any, family: Any, src: Any, dst: Any, iif: Any, oif: Any, mark: Any, out: Any
 ) -> Any:
     """Why the source is not believed once there is a route. ``oif``: the device it is forwarded to; 0: it stays here."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, np.int64(4), out):
         return np.int64(-FAULT)
     if family == 6 or src == 0:
         return np.int64(0)
@@ -160,8 +157,7 @@ def validate_source(
 def select_source(F: Any, words: Any, namespace: Any, family: Any, device: Any, near: Any, out: Any) -> Any:
     """``Fib.select_source`` with global scope: the handle of the address that a packet to ``near`` leaves ``device`` with;
     -1: there is none."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     if family == 6:
         return _select6(F, words, namespace, device, near)
@@ -177,7 +173,7 @@ def select_source(F: Any, words: Any, namespace: Any, family: Any, device: Any, 
     return np.int64(F.primary[first]["address"])
 
 
-@kernel
+@inner
 def _scope(hi: Any, lo: Any) -> Any:
     if hi >> U(56) == U(0xFF):
         return np.int64(hi >> U(48) & U(15))
@@ -186,7 +182,7 @@ def _scope(hi: Any, lo: Any) -> Any:
     return np.int64(SITE_SCOPE if hi >> U(54) == U(0x3FB) else GLOBAL_SCOPE)
 
 
-@kernel
+@inner
 def _common(a: Any, b: Any) -> Any:
     """How many leading bits two words have in common."""
     different = a ^ b
@@ -198,7 +194,7 @@ def _common(a: Any, b: Any) -> Any:
     return count - 1 if different != _0 else count
 
 
-@kernel
+@inner
 def _label(hi: Any, lo: Any) -> Any:
     for n in range(len(_LABEL)):
         length = _LABEL_LENGTH[n]
@@ -210,7 +206,7 @@ def _label(hi: Any, lo: Any) -> Any:
     return np.int64(1)
 
 
-@kernel
+@inner
 def _select6(F: Any, words: Any, namespace: Any, device: Any, near: Any) -> Any:
     """``ipv6_get_saddr_eval``: same address, fitting scope, outgoing device, same label, longest common prefix."""
     hi, lo = words[near, 0], words[near, 1]

@@ -15,6 +15,7 @@ from netsim.compiled.fib_tables import (
     CUSTOM_RULES,
     EXISTS,
     FAULT_NAMESPACE,
+    FAULT_SIX,
     FORWARDING4,
     FORWARDING6,
     FROM,
@@ -35,6 +36,7 @@ from netsim.compiled.fib_tables import (
     OUT_RECORD,
     OUT_ROUTE,
     PRESENT,
+    PRESENT6,
     RARE,
     THROW,
     TO,
@@ -42,7 +44,7 @@ from netsim.compiled.fib_tables import (
     UNREACHABLE,
     FibTables,
 )
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.compiled.registers import ADDRESS_TYPES, BAIL, FAULT
 
 _MULTIPATH = 100  # inside a look-up: OUT_RECORD has more than one next hop
@@ -65,19 +67,19 @@ def _crc_table() -> list[int]:
 _CRC = np.array(_crc_table(), np.int64)
 
 
-@kernel
+@inner
 def mix(a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
     """The hash of five 32-bit numbers (uint64 each). No product overflows 64 bits, so plain Python computes the same."""
     value = (a * _K1) ^ (b * _K2) ^ (c * _K3) ^ (d * _K4) ^ (e * _K5)
     return (value >> _32) ^ (value >> U(13))
 
 
-@kernel
+@inner
 def prefix_hash(hi: Any, lo: Any, base: Any, length: Any) -> Any:
     return mix(hi >> _32, hi & _LOW, lo >> _32, lo & _LOW, U(base) << U(8) ^ U(length))
 
 
-@kernel
+@inner
 def wide(words: Any, family: Any, handle: Any) -> Any:
     """An address as 128 bits, aligned to the left."""
     if family == 4:
@@ -85,7 +87,7 @@ def wide(words: Any, family: Any, handle: Any) -> Any:
     return words[handle, 0], words[handle, 1]
 
 
-@kernel
+@inner
 def _kept(hi: Any, lo: Any, length: Any) -> Any:
     """The first ``length`` bits."""
     if length == 0:
@@ -97,13 +99,13 @@ def _kept(hi: Any, lo: Any, length: Any) -> Any:
     return hi, (lo >> shift) << shift
 
 
-@kernel
+@inner
 def _inside(hi: Any, lo: Any, prefix_hi: Any, prefix_lo: Any, length: Any) -> Any:
     kept_hi, kept_lo = _kept(hi, lo, length)
     return kept_hi == prefix_hi and kept_lo == prefix_lo
 
 
-@kernel
+@inner
 def _slot(F: Any, hi: Any, lo: Any, base: Any, length: Any) -> Any:
     """The hash slot of a base's prefix that holds the address; -1 if there is none."""
     hi, lo = _kept(hi, lo, length)
@@ -118,7 +120,7 @@ def _slot(F: Any, hi: Any, lo: Any, base: Any, length: Any) -> Any:
         place = (place + _1) & mask
 
 
-@kernel
+@inner
 def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> Any:
     """The longest prefix of ``table`` that holds the address and is shorter than ``limit``, looking at own prefixes from row
     ``at`` on: (its length, first row of ROUTE, end, row of LINK or -1, where to go on); length -1: there is none."""
@@ -136,15 +138,15 @@ def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> An
             break
         at += 1
     for row in range(np.int64(head["link"]), np.int64(head["link"]) + np.int64(head["links"])):
-        number = np.int64(F.link[row]["base"])
-        base = F.base[number]
-        for place in range(np.int64(base["length"]), np.int64(base["length"]) + np.int64(base["lengths"])):
-            length = np.int64(F.length[place])
+        shared = F.link[row]
+        base = np.int64(shared["base"])
+        for place in range(np.int64(shared["length"]), np.int64(shared["length"]) + np.int64(shared["lengths"])):
+            length = np.int64(F.number[place])
             if length <= best:
                 break
             if length >= limit:
                 continue
-            found = _slot(F, hi, lo, number, length)
+            found = _slot(F, hi, lo, base, length)
             if found >= 0:
                 slot = F.slot[found]
                 best, first, link = length, np.int64(slot["route"]), np.int64(row)
@@ -155,7 +157,7 @@ def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> An
     return best, first, stop, link, at
 
 
-@kernel
+@inner
 def _left_out(F: Any, link: Any, row: Any) -> Any:
     """Does the namespace leave this route of a base out?"""
     if link < 0:
@@ -163,12 +165,12 @@ def _left_out(F: Any, link: Any, row: Any) -> Any:
     head = F.link[link]
     place = F.route[row]["place"]
     for at in range(np.int64(head["without"]), np.int64(head["without"]) + np.int64(head["count"])):
-        if F.without[at] == place:
+        if F.number[at] == place:
             return True
     return False
 
 
-@kernel
+@inner
 def _use(F: Any, row: Any, oif: Any, out: Any) -> Any:
     """``Fib._use``: the route's type, _MULTIPATH, THROW, or 0 when it does not work or leads to another device."""
     route = F.route[row]
@@ -201,7 +203,7 @@ def _use(F: Any, row: Any, oif: Any, out: Any) -> Any:
     return kind
 
 
-@kernel
+@inner
 def _run(F: Any, first: Any, stop: Any, link: Any, near: Any, oif: Any, out: Any) -> Any:
     """The routes of one prefix, the cheapest first; among equals those of the device ``near`` come first (0: they stay)."""
     at = first
@@ -223,7 +225,7 @@ def _run(F: Any, first: Any, stop: Any, link: Any, near: Any, oif: Any, out: Any
     return np.int64(0)
 
 
-@kernel
+@inner
 def _in_table(F: Any, table: Any, hi: Any, lo: Any, near: Any, oif: Any, out: Any) -> Any:
     """What one table says; 0: nothing (or THROW), ask the next rule."""
     at = np.int64(F.table[table]["first"])
@@ -239,7 +241,7 @@ def _in_table(F: Any, table: Any, hi: Any, lo: Any, near: Any, oif: Any, out: An
             return code
 
 
-@kernel
+@inner
 def _crc(value: Any, word: Any) -> Any:
     """CRC-32 goes on with the four bytes of ``word``, the highest first."""
     for shift in (24, 16, 8, 0):
@@ -262,7 +264,7 @@ def flow_hash(words: Any, family: Any, src: Any, dst: Any) -> Any:
     return value ^ np.int64(0xFFFFFFFF)
 
 
-@kernel
+@inner
 def _pick(F: Any, oif: Any, value: Any, out: Any) -> Any:
     """``fib_select_multipath``: the next hop of OUT_RECORD that ``value`` (32 bits) falls on, each as wide as its weight."""
     route = F.route[out[OUT_RECORD]]
@@ -286,7 +288,7 @@ def _pick(F: Any, oif: Any, value: Any, out: Any) -> Any:
     return np.int64(route["type"])
 
 
-@kernel
+@inner
 def _matches(
     F: Any, row: Any, words: Any, family: Any, hi: Any, lo: Any, src: Any, iif: Any, oif: Any, mark: Any
 ) -> Any:
@@ -309,19 +311,31 @@ def _matches(
     return matched != (flags & INVERT != 0)
 
 
-@kernel
+@inner
 def known(F: Any, namespace: Any) -> Any:
     """Has the namespace been added?"""
     return namespace < len(F.namespace) and F.namespace[namespace]["flags"] & PRESENT != 0
 
 
-@kernel
+@inner
+def missing(F: Any, namespace: Any, family: Any, out: Any) -> Any:
+    """Are the tables of the namespace still to be made? Then ``out`` says what to supply."""
+    if not known(F, namespace):
+        out[0], out[1] = FAULT_NAMESPACE, namespace
+        return True
+    if family == 6 and not F.namespace[namespace]["flags"] & PRESENT6:
+        out[0], out[1] = FAULT_SIX, namespace
+        return True
+    return False
+
+
+@inner
 def mapped(family: Any, hi: Any, lo: Any) -> Any:
     """``::ffff:0:0/96``: what such an address is depends on whom one asks."""
     return family == 6 and hi == _0 and lo >> _32 == U(0xFFFF)
 
 
-@kernel
+@inner
 def multicast(family: Any, hi: Any) -> Any:
     return hi >> U(60) == U(14) if family == 4 else hi >> U(56) == U(0xFF)
 
@@ -346,8 +360,7 @@ def fib_lookup(
     chosen by ``flow_hash`` of ``src`` and ``dst``, 0: the first one."""
     out[OUT_DEVICE] = out[OUT_MTU] = out[OUT_ONLINK] = 0
     out[OUT_GATEWAY] = out[OUT_ROUTE] = out[OUT_RECORD] = -1
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     here = F.namespace[namespace]
     hi, lo = wide(words, family, dst)
@@ -390,7 +403,7 @@ def fib_lookup(
 
 
 # -- what an address is ------------------------------------------------------------------------------------------------
-@kernel
+@inner
 def _first_type(F: Any, table: Any, hi: Any, lo: Any) -> Any:
     """The type of the first route that holds the address, whether it works or not; 0: none."""
     at = np.int64(F.table[table]["first"])
@@ -407,8 +420,7 @@ def _first_type(F: Any, table: Any, hi: Any, lo: Any) -> Any:
 @kernel
 def address_type(F: Any, words: Any, namespace: Any, family: Any, handle: Any, out: Any) -> Any:
     """``Fib.address_type`` without a device: one bit of ``registers.ADDRESS_TYPES``, or ``-BAIL``, ``-FAULT``."""
-    if not known(F, namespace):
-        out[0], out[1] = FAULT_NAMESPACE, namespace
+    if missing(F, namespace, family, out):
         return np.int64(-FAULT)
     hi, lo = wide(words, family, handle)
     if mapped(family, hi, lo):
@@ -460,7 +472,7 @@ def insert_slots(slots: Any, rows: Any) -> None:
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------
-@kernel
+@inner
 def device_row(F: Any, namespace: Any, device: Any) -> Any:
     """The row of DEVICE; -1 if the namespace has no such device and no address on it."""
     mask = U(len(F.device) - 1)
@@ -509,7 +521,7 @@ def forwarding(F: Any, namespace: Any, family: Any) -> Any:
     return np.int64(1 if flags & (FORWARDING4 if family == 4 else FORWARDING6) else 0)
 
 
-@kernel
+@inner
 def custom_rules(F: Any, namespace: Any) -> Any:
     """``fib4_has_custom_rules`` of a namespace that is ``known``."""
     return np.int64(F.namespace[namespace]["flags"]) & CUSTOM_RULES != 0

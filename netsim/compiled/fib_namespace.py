@@ -31,20 +31,19 @@ def halves(address: int, bits: int) -> tuple[int, int]:
 
 
 class Facts:
-    """Read from a namespace once, when it is added."""
+    """Read from a namespace once for each family, when its tables are made."""
 
-    def __init__(self, namespace: Namespace, addresses: Addresses, names: Names) -> None:
+    def __init__(self, namespace: Namespace, family: Family, addresses: Addresses, names: Names) -> None:
         self.namespace = namespace
         self.names = names
         self.handles = addresses
         self.links = {link.name: link for link in namespace.links}
         self.working = {link.name for link in namespace.links if link.up}
-        self.addresses = all_addresses(namespace)
+        self.addresses = all_addresses(namespace, family)
         self.own4: dict[IPAddress, str] = {}  # IPv4 address → the first device that has it
-        for device, held in self.addresses.items():
+        for device, held in self.addresses.items() if family is Family.IPV4 else ():
             for one in held:
-                if one.interface.version == 4:
-                    self.own4.setdefault(one.interface.ip, device)
+                self.own4.setdefault(one.interface.ip, device)
 
     @cached_property
     def _fib(self) -> Fib:
@@ -96,7 +95,8 @@ class Facts:
         return found | (t.SRC_VALID_MARK if sysctls.device("src_valid_mark", device) else 0)
 
     def devices(self) -> Iterator[tuple[str, int, list[Address]]]:
-        """(name, flags of DEVICE, primary IPv4 addresses if it works), in the order in which addresses are looked for."""
+        """(name, flags of DEVICE, primary IPv4 addresses if it works), in the order in which addresses are looked for.
+        Of the IPv4 facts."""
         sysctls = Sysctls(self.namespace.sysctls)
         named = {key[len(_CONF) :].rpartition(".")[0] for key in self.namespace.sysctls if key.startswith(_CONF)}
         common = self._device_sysctls(sysctls, "")
@@ -107,23 +107,19 @@ class Facts:
             if link is not None:
                 flags |= t.EXISTS | (t.UP if link.up else 0)
                 flags |= t.LOOPBACK if link.kind is LinkKind.LOOPBACK else 0
-            four = [a for a in held if a.interface.version == 4]
-            flags |= t.HAS_IPV4 if four else 0
+            flags |= t.HAS_IPV4 if held else 0
             usable = device in self.working
-            yield device, flags, [a for a in four if not is_secondary(a, first)] if usable else []
+            yield device, flags, [a for a in held if not is_secondary(a, first)] if usable else []
 
     def candidates(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
-        """Rows of CANDIDATE: the IPv6 addresses of devices that work."""
+        """Rows of CANDIDATE: the IPv6 addresses of devices that work. Of the IPv6 facts."""
         found = []
         for device, held in self.addresses.items():
-            if device not in self.working:
-                continue
-            for one in held:
-                if one.interface.version == 6:
-                    ip = one.interface.ip
-                    high, low = halves(int(ip), 128)
-                    where = self.handles.handle(ip), self.names.number(device), one.interface.network.prefixlen
-                    found.append((high, low, *where, scope_of(ip), label(ip), 0))
+            for one in held if device in self.working else ():
+                ip = one.interface.ip
+                high, low = halves(int(ip), 128)
+                where = self.handles.handle(ip), self.names.number(device), one.interface.network.prefixlen
+                found.append((high, low, *where, scope_of(ip), label(ip), 0))
         return found
 
 

@@ -12,7 +12,6 @@ from netsim.packet.address import Family, IPAddress, family_of
 SHARED_FROM = 32  # a shorter run is written out
 LEFT_OUT_MOST = 16  # places that a namespace may leave out of a run and still share it
 
-TableKey = tuple[Family, int]  # family, table number
 PrefixKey = tuple[Family, int, int, int]  # family, table number, prefix length, its bits as a number
 
 
@@ -32,6 +31,7 @@ class SharedRun:
         self.gateways: dict[tuple[IPAddress, str], list[int]] = {}
         self.devices: set[str] = set()
         self.plain = True  # no gateway without a device
+        self.families = {family_of(route.destination) for route in items}
         for place, route in enumerate(items):
             self.prefixes.setdefault(prefix_key(route), []).append(place)
             for hop in route.nexthops or (NextHop(route.gateway, route.device),):
@@ -67,6 +67,12 @@ class SharedRuns:
         if found is None:
             found = self._known[id(items)] = SharedRun(items)
         return found
+
+    def families(self, items: tuple[Route, ...]) -> Iterable[Family]:
+        """The families of the run's routes. Long ones are looked at once."""
+        if len(items) >= SHARED_FROM:
+            return self.of(items).families
+        return {family_of(route.destination) for route in items}
 
     def sharable(self, runs: tuple[Run[Route], ...], facts: Facts, own: Iterable[PrefixKey]) -> list[bool]:
         """Which of a namespace's runs it may share. ``own``: the prefixes that its addresses bring.

@@ -52,9 +52,10 @@ OUT_RECORD = 5  # row of ROUTE; -1: none
 OUT_SIZE = 6
 
 FAULT_NAMESPACE = 1  # FAULT's a: namespace number b has not been added
+FAULT_SIX = 2  # its IPv6 tables have not been made: nothing in it is configured for IPv6
 
 # NAMESPACE.flags
-PRESENT, FORWARDING4, FORWARDING6, CUSTOM_RULES, HASH_POLICY4, HASH_POLICY6 = 1, 2, 4, 8, 16, 32
+PRESENT, FORWARDING4, FORWARDING6, CUSTOM_RULES, HASH_POLICY4, HASH_POLICY6, PRESENT6 = 1, 2, 4, 8, 16, 32, 64
 # DEVICE.flags; the two bits of RP_FILTER hold its mode
 EXISTS, UP, LOOPBACK, ACCEPT_LOCAL, ROUTE_LOCALNET, SRC_VALID_MARK, HAS_IPV4 = 1, 2, 4, 8, 16, 32, 64
 RP_SHIFT, RP_MASK = 8, 3
@@ -68,7 +69,7 @@ NAMESPACE = np.dtype(
         ("flags", "u4"),
         ("rules4", "u4"), ("count4", "u4"), ("tables4", "u4"),
         ("rules6", "u4"), ("count6", "u4"), ("tables6", "u4"),
-        ("own", "u4"), ("owned", "u4"),  # distinct IPv4 addresses, rows of OWN
+        ("own", "u4"), ("owned", "u4"),  # distinct IPv4 addresses, in ``number``
         ("source", "i8"),  # inet_select_addr when the device has none; -1: none
         ("six", "u4"), ("sixes", "u4"),  # candidates for an IPv6 source, rows of CANDIDATE
     ]
@@ -82,9 +83,8 @@ RULE = np.dtype(
     ]
 )  # fmt: skip
 TABLE = np.dtype([("first", "u4"), ("count", "u4"), ("link", "u4"), ("links", "u4")])
-LINK = np.dtype([("base", "u4"), ("without", "u4"), ("count", "u4")])
+LINK = np.dtype([("base", "u4"), ("length", "u4"), ("lengths", "u4"), ("without", "u4"), ("count", "u4")])
 PREFIX = np.dtype([("hi", "u8"), ("lo", "u8"), ("length", "u4"), ("route", "u4"), ("count", "u4"), ("pad", "u4")])
-BASE = np.dtype([("length", "u4"), ("lengths", "u4")])
 SLOT = np.dtype([("hi", "u8"), ("lo", "u8"), ("base", "u4"), ("length", "u4"), ("route", "u4"), ("count", "u4")])
 ROUTE = np.dtype(
     [
@@ -116,14 +116,11 @@ class FibTables(NamedTuple):
     rule: Rows
     table: Rows
     link: Rows
-    without: Numbers
     prefix: Rows
-    base: Rows
-    length: Numbers
     slot: Rows  # hash of (base, prefix length, prefix); a power of two
     route: Rows
     hop: Rows
-    own: Numbers
+    number: Numbers  # plain lists: prefix lengths of bases, places left out, own IPv4 addresses
     primary: Rows
     candidate: Rows
     lo: int  # lo's name number

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled.jit import inlined, kernel
+from netsim.compiled.jit import inner, kernel
 
 U = np.uint64
 _LOW = U(0xFFFFFFFF)
@@ -26,11 +26,11 @@ def fold_array(held: Any, value: Any) -> Any:
     return (product ^ (product >> _29)) & _LOW
 
 
-fold = inlined(fold_array)
+fold = inner(fold_array)
 """(hash, value) → hash; all 32-bit numbers in uint64."""
 
 
-@inlined
+@inner
 def _mix(value: Any) -> Any:
     """The finaliser of MurmurHash3 (32 bits): each bit of the input changes each bit of the output half of the time."""
     value ^= value >> _16

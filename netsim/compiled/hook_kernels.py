@@ -46,6 +46,8 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
             if kind < 0:
                 return bail(x, jn.R_RULE)
             r[register] = kind
+    else:
+        r[rg.SRC_TYPE] = r[rg.DST_TYPE] = 0  # those of another namespace, or of addresses since translated
     before = np.int64(r[rg.HITS])
     answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed, j[jn.NOW])
     _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))

@@ -48,8 +48,12 @@ def kernel(function: F) -> F:
     return made
 
 
-def inlined(function: F) -> F:
-    """As ``kernel``, for the innermost helpers: expanded where they are called, so that no argument is passed."""
+def inner(function: F) -> F:
+    """A part of kernels, which only they call: put into each of them whole (a call hands over every array of every table,
+    which takes longer than most look-ups), and without entry points from Python (a third of the time to compile it)."""
     njit: Any = numba.njit
-    made: F = njit(cache=True, _nrt=False, nogil=True, error_model="numpy", forceinline=True)(function)
+    made: F = njit(
+        cache=True, _nrt=False, nogil=True, error_model="numpy",
+        forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    )(function)  # fmt: skip
     return made

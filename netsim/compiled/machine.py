@@ -63,7 +63,7 @@ def _fits(x: Any, mtu: Int) -> Int:
 
 @kernel
 def _route_fits(e: Any, x: Any, device: Int) -> Int:
-    mtu = np.int64(e.w.device[device]["mtu"])
+    mtu: Int = np.int64(e.w.device[device]["mtu"])
     if e.w.device[device]["kind"] == wd.LOOPBACK:
         mtu = max(mtu, 65536)
     if x.j[jn.ROUTE_MTU] != 0:

@@ -1,9 +1,9 @@
 """Named tuples of arrays, handed to kernels by reference.
 
-numba passes a tuple by value: every array in it as seven arguments. The engine's tables are some eighty arrays, and each call
-between kernels would copy five hundred words; LLVM then spends minutes on what is only passed along. A ``Ref`` is one pointer:
-inside kernels ``ref.name`` loads an array's header from memory when it is used, and a named tuple in a named tuple is a
-reference again. With the JIT switched off a ``Ref`` is the tuple itself.
+numba passes a tuple by value: every array in it as seven arguments. The engine's tables are some eighty arrays, and each
+call between kernels would copy five hundred words; LLVM then spends minutes on what is only passed along. A ``Ref`` is one
+pointer: inside kernels ``ref.name`` loads an array's header from memory when it is used, and a named tuple in a named
+tuple is a reference again. With the JIT switched off a ``Ref`` is the tuple itself.
 
 The memory holds, for each array in turn, what numba's array structure holds (``numba.core.datamodel.models.ArrayModel``):
 meminfo, parent, number of items, bytes of an item, data, shape, strides: all of them words. It borrows the arrays: whoever

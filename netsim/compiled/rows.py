@@ -9,27 +9,35 @@ import numpy.typing as npt
 
 
 class Rows:
-    """``array`` has at least the rows added so far, and zeros behind them; it is replaced when it grows."""
+    """``array`` has at least the rows added so far, and zeros behind them; it is replaced when it grows. Rows wait in a list
+    until somebody looks at the array: many small additions cost one."""
 
     def __init__(self, dtype: npt.DTypeLike, capacity: int = 64) -> None:
-        self.array: npt.NDArray[Any] = np.zeros(capacity, dtype)
+        self._array: npt.NDArray[Any] = np.zeros(capacity, dtype)
+        self._waiting: list[Any] = []
         self.used = 0
 
     def add(self, rows: list[Any]) -> int:
         """Append ``rows`` (tuples in field order, or numbers); the index of the first one."""
         start = self.used
-        self.reach(start + len(rows))
-        if rows:
-            self.array[start : start + len(rows)] = rows
+        self._waiting += rows
         self.used = start + len(rows)
         return start
 
+    @property
+    def array(self) -> npt.NDArray[Any]:
+        if self._waiting:
+            self.reach(self.used)
+            self._array[self.used - len(self._waiting) : self.used] = self._waiting
+            self._waiting.clear()
+        return self._array
+
     def reach(self, count: int) -> None:
         """Have room for ``count`` rows."""
-        capacity = len(self.array)
+        capacity = len(self._array)
         if count > capacity:
             while capacity < count:
                 capacity *= 2
-            grown = np.zeros(capacity, self.array.dtype)
-            grown[: len(self.array)] = self.array
-            self.array = grown
+            grown = np.zeros(capacity, self._array.dtype)
+            grown[: len(self._array)] = self._array
+            self._array = grown

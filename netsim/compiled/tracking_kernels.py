@@ -198,13 +198,14 @@ def confirm(e: Any, x: Any) -> Int:
 
 @unit
 def taken(e: Any, x: Any) -> Int:
-    """Would replies to the tuple that leaves here belong to another connection (``nf_conntrack_tuple_taken``)?"""
+    """Would replies to the tuple that leaves here belong to another connection (``nf_conntrack_tuple_taken``)? 1, 0, or -1:
+    only the interpreter can tell."""
     stop = x.stops[x.j[jn.CT] - 1]
     proto = np.int64(stop["proto"])
     turned = inverted_ports(proto, np.int64(stop["out_ports"]))
     v6 = 1 if x.r[rg.FAMILY] == 6 else 0
     found = find(e.s, x.j[jn.NS], proto, np.int64(stop["out_dst"]), np.int64(stop["out_src"]), turned, v6, x.j[jn.NOW])
-    return np.int64(found != 0)
+    return np.int64(0 if found == 0 else 1 if found > 0 else -1)
 
 
 @kernel
@@ -271,8 +272,10 @@ def move_source(e: Any, x: Any, chosen: Int, random: Int) -> Int:
     src, ports = np.int64(stop["out_src"]), np.int64(stop["out_ports"])
     port = ports >> 16
     if not random:
-        if src == chosen and not taken(e, x):
-            return 0
+        if src == chosen:
+            held = taken(e, x)
+            if held <= 0:
+                return bail(x, jn.R_ELSEWHERE) if held else 0
         known = elsewhere(e.s, source_key(proto, src, port, v6))
         if known or same_source(e.s, x.j[jn.NS], proto, src, port, v6, x.j[jn.NOW]):
             return bail(x, jn.R_NAT)
@@ -281,8 +284,11 @@ def move_source(e: Any, x: Any, chosen: Int, random: Int) -> Int:
     size = high - low + 1
     start = port + 1 if low <= port < high else low
     tries = 0
-    while taken(e, x):
-        if tries == _SEARCH:
+    while True:
+        held = taken(e, x)
+        if held == 0:
+            break
+        if held < 0 or tries == _SEARCH:
             return bail(x, jn.R_NAT)
         number = low + (start - low + tries) % size
         stop["out_ports"] = number << 16 | (ports & 0xFFFF)

@@ -57,7 +57,7 @@ def unit(function: Callable[..., Any]) -> Any:
 
 
 def ready(units: Iterable[tuple[Any, tuple[Any, ...]]], told: Callable[[str], None] | None = None) -> None:
-    """Compile or load each unit for its argument types, callees first. ``told`` hears the symbol of each before it starts."""
+    """Compile or load each unit for its argument types, callees first. ``told`` hears the symbol of each."""
     for one, arguments in units:
         if isinstance(one, Unit) and one.signature is None:
             if told is not None:

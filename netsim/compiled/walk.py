@@ -14,7 +14,7 @@ from netsim.compiled import programs as p
 from netsim.compiled import registers as r
 from netsim.compiled.hashing import START, U, draw, fold
 from netsim.compiled.ipset_tables import UNKNOWN, contains
-from netsim.compiled.jit import inlined, kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.compiled.recent_table import last_seen
 
 _NO, _YES, _TYPES_MISSING, _STALE, _SET_MISSING = range(5)
@@ -42,7 +42,7 @@ def resolve(resolution: Any, scope: Any, name: Any) -> Any:
         place = (place + _ONE) & mask
 
 
-@inlined
+@inner
 def _named(code: Any, resolution: Any, directory: Any, pages: Any, scopes: Any, name: Any) -> Any:
     """The address of the chain called ``name``: the first of a table's scopes that knows it decides. 0, or MISSING."""
     last = scopes - 1 + 2 * _I(code[scopes])
@@ -107,7 +107,7 @@ def _rare(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
-@inlined
+@inner
 def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     """The pure constraint at ``at``: _YES, _NO, or why the packet must be run again."""
     meta, a = code[at], code[at + 1]
@@ -129,13 +129,13 @@ def _holds(code: Any, name_bits: Any, words: Any, R: Any, at: Any) -> Any:
     return _YES if found != (((meta >> _16) & _FLAG) != 0) else _NO
 
 
-@inlined
+@inner
 def _after(code: Any, at: Any) -> Any:
     """The address of the constraint that follows the one at ``at``."""
     return at + 2 + ((_WIDE >> _I(code[at] & _BYTE)) & 1)
 
 
-@inlined
+@inner
 def _pure(code: Any, name_bits: Any, words: Any, R: Any, rule: Any) -> Any:
     """Do the pure constraints of the rule at ``rule`` hold? _YES, _NO, or why the packet must be run again."""
     at = _I(code[rule + p.LIST])
@@ -147,7 +147,7 @@ def _pure(code: Any, name_bits: Any, words: Any, R: Any, rule: Any) -> Any:
     return _YES
 
 
-@inlined
+@inner
 def _from(code: Any, first: Any, count: Any, at: Any) -> Any:
     """The address of the first of ``count`` ascending places from ``first`` on that is not before ``at``."""
     low, high = first, first + count
@@ -160,7 +160,7 @@ def _from(code: Any, first: Any, count: Any, at: Any) -> Any:
     return low
 
 
-@inlined
+@inner
 def _slot(code: Any, words: Any, R: Any, group: Any) -> Any:
     """The value of the group's slot for this packet; 0 if it has no candidates."""
     slots, size, parts = _I(code[group + 2]), _I(code[group + 3]), _I(code[group + 6])
@@ -198,7 +198,7 @@ def _slot(code: Any, words: Any, R: Any, group: Any) -> Any:
         place = (place + _ONE) & wrap
 
 
-@inlined
+@inner
 def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: Any, best: Any, at: Any) -> Any:
     """In a long chain, the place of the first rule from ``at`` on whose pure constraints hold; ``best``, the chain's length,
     if there is none; -_TYPES_MISSING or -_STALE."""
@@ -233,7 +233,7 @@ def _search(code: Any, name_bits: Any, words: Any, R: Any, index: Any, rules: An
     return best
 
 
-@inlined
+@inner
 def _run(code: Any, run: Any, value: Any) -> Any:
     """Which rule of the run of draws at ``run`` the random bits ``value`` pick; the run's length if none."""
     low, high = _I(0), _I(code[run])

@@ -98,6 +98,16 @@ class Batch:
             recall=recall if recall is _nothing else lambda number: recall(number + start),
         )
 
+    def take(self, numbers: npt.NDArray[np.int64]) -> Batch:
+        """A copy of these packets in this order. IndexError if there is no such packet."""
+        recall = self.recall
+        return Batch(
+            **{name: column[numbers] for name, column in self.columns()},
+            addresses=self.addresses,
+            extra={at: self.extra[n] for at, n in enumerate(numbers.tolist()) if n in self.extra} if self.extra else {},
+            recall=recall if recall is _nothing else lambda number: recall(int(numbers[number])),
+        )
+
     def columns(self) -> Iterator[tuple[str, Column]]:
         for name in DTYPES:
             yield name, getattr(self, name)
@@ -144,6 +154,12 @@ def concat(batches: Sequence[Batch]) -> Batch:
         },
         recall=_nothing if all(one is _nothing for one in recalls) else recall,
     )
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """All packets in the order of their times; of equal times, those of the earlier batch first. Errors as ``concat``."""
+    whole = concat(batches)
+    return whole.take(np.argsort(whole.time, kind="stable"))
 
 
 def _column(name: str, values: Sequence[int]) -> Column:

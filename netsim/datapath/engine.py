@@ -17,7 +17,7 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.commit_kernels import free_outer
+from netsim.compiled.commit_kernels import fold, free_outer
 from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
@@ -26,8 +26,9 @@ from netsim.compiled.link import link
 from netsim.compiled.names import Names
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference
+from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import RuleCompiler
-from netsim.compiled.world import World
+from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
 from netsim.datapath.store import MS, FlowStore
@@ -86,6 +87,7 @@ class Datapath:
         self.reasons: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
         self.interpreted_hits: Counter[tuple[str, str, str, int]] = Counter()
+        self.interpreted_bytes: Counter[tuple[str, str, str, int]] = Counter()
         self._origins: list[Origin] = []
         self._origin_numbers: dict[Origin, int] = {}
         self._origin_rows = np.zeros((4, 4), np.int64)
@@ -162,6 +164,8 @@ class Datapath:
                     self._interpret(batch, made, at, jn.REASONS[int(self._scratch.j[jn.REASON])])
                     at += 1
         self.serial += len(batch)
+        if len(batch):
+            self.state.now = _seconds(batch.time[-1])
         counted = np.bincount(made.how, minlength=3)
         self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
         return Result(made)
@@ -185,7 +189,7 @@ class Datapath:
         special = np.zeros(len(batch), np.uint8)
         for number in batch.extra:
             special[number] = 1
-        return Columns(*[getattr(batch, name) for name in Columns._fields[:-1]], special)
+        return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
 
     def _engine(self) -> Any:
         return reference(self._tables())
@@ -229,7 +233,7 @@ class Datapath:
         self._write(outcome, made, at)
 
     def _run(self, batch: Batch, at: int, oracle: Replay) -> Outcome:
-        self.state.now = (int(batch.time[at]) // 1000 + 1) / MS
+        self.state.now = _seconds(batch.time[at])
         self._lend_recent()
         origin = self._origin_of(int(batch.origin[at]))
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
@@ -252,7 +256,9 @@ class Datapath:
         for hop in (*outcome.hops, *outcome.error_hops):
             for step in hop.steps:
                 if step.kind is StepKind.RULE and step.rule is not None:
-                    self.interpreted_hits[hop.namespace, str(step.table), str(step.chain), step.rule] += 1
+                    key = hop.namespace, str(step.table), str(step.chain), step.rule
+                    self.interpreted_hits[key] += 1
+                    self.interpreted_bytes[key] += length
 
     def _lend_recent(self) -> None:
         """The interpreter sees the lists of ``-m recent`` as they are now."""
@@ -266,6 +272,31 @@ class Datapath:
         for name, held in self.state.namespaces.items():
             if held.recent:
                 self.recent.load(self.world.number(name), held.recent, self.rules.recent_list, self.addresses.handle)
+
+    def last_choices(self) -> tuple[bool, ...]:
+        """What the last packet that took the slow path drew, question by question, as the interpreter would ask them."""
+        drawn = self._scratch.rules.draws[: int(self._scratch.r[DRAWS])].tolist()
+        return tuple([answer for one in drawn for answer in (*[False] * (one >> 1), *[True] * (one & 1))])
+
+    def counters(self) -> Mapping[tuple[str, str, str, int], tuple[int, int]]:
+        """Packets and bytes by (namespace, table, chain, rule number): those of rules that matched, as ``iptables -c`` has
+        them. Bytes are those of the packet as it was sent."""
+        engine = self._engine()
+        for flow in self.store.flows():
+            fold(engine, flow, 0)
+            fold(engine, flow, 1)
+        found: dict[tuple[str, str, str, int], tuple[int, int]] = {
+            key: (count, self.interpreted_bytes[key]) for key, count in self.interpreted_hits.items()
+        }
+        keys, rows, _ = self.store.counters
+        for place in np.flatnonzero(keys).tolist():
+            key, (packets, volume) = int(keys[place]), rows[place].tolist()
+            chain, number, _ = self.rules.rule_of(key & 0xFFFFFFFF)
+            where = key >> 32
+            name = (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number)
+            before = found.get(name, (0, 0))
+            found[name] = (before[0] + packets, before[1] + volume)
+        return found
 
     # -- connections --------------------------------------------------------------------------------------------------
     def thaw(self, ns: int, one: Tuple, now: float) -> None:
@@ -359,6 +390,11 @@ class Datapath:
             assert isinstance(table, JoinedTable)
             found.setdefault(name, []).extend(table.own_entries())
         return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+
+
+def _seconds(time: Any) -> float:
+    """The interpreter's clock at a packet's time: the engine's ticks, which begin at 1."""
+    return (int(time) // 1000 + 1) / MS
 
 
 def _ports(packet: Any) -> tuple[int, int]:

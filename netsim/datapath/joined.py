@@ -1,7 +1,7 @@
 """The interpreter's memory, joined with that of the compiled tables: an entry is in one of them, never in both.
 
-Where the interpreter looks for a connection, flows with such an entry are thawed first; whatever it adds is noted, so that the
-kernels leave its packets alone.
+Where the interpreter looks for a connection, flows with such an entry are thawed first; whatever it adds is noted, so that
+the kernels leave its packets alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The arrays behind flows and counters: their room, and flows as conntrack entries.
 
 A flow record stands for the entries of several namespaces. *Thawing* writes those entries out and forgets the record; that
-happens when the interpreter comes across one of them. What the interpreter's tables hold is noted by hash (``elsewhere``), so
-that the kernels leave such packets to it.
+happens when the interpreter comes across one of them. What the interpreter's tables hold is noted by hash (``elsewhere``),
+so that the kernels leave such packets to it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from netsim.linux.conntrack import TIMEOUTS
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import TABLE_HOOKS
 from netsim.linux.network import Network
-from netsim.packet.address import Family
+from netsim.packet.address import Family, IPAddress
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
 
@@ -77,6 +77,8 @@ class Supply:
             self.add(self.tables.name(number))
         elif kind == jn.FAULT_RULES:
             self.rules.fault(number, value)
+        elif kind == jn.FAULT_FIB:
+            self.fib.fault(number, value)
         elif kind in (wd.NEIGHBOUR4, wd.NEIGHBOUR6):
             self._neighbour(kind, number, value)
         elif kind == wd.PORT:
@@ -128,7 +130,7 @@ class Supply:
                     kind = wd.NEIGHBOUR4 if address.version == 4 else wd.NEIGHBOUR6
                     self.tables.facts.set(kind, device, self.addresses.handle(address), self.names.number(mac))
 
-    def _behind(self, scene: Scene, bridge: Link) -> Iterator[tuple[object, str]]:
+    def _behind(self, scene: Scene, bridge: Link) -> Iterator[tuple[IPAddress, str]]:
         for other, station in stations(self.scenes, scene, bridge):
             if station.mac is not None:
                 for address in other.addresses_on(station.name):

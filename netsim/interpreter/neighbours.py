@@ -22,7 +22,7 @@ class Found:
 
 def resolve(world: World, scene: Scene, link: Link, next_hop: IPAddress) -> Found | None:
     """The next hop's MAC address on ``link``, as ``ip neigh`` would show it; None when nobody answers."""
-    entry = scene.neighbours.get((link.name, next_hop))
+    entry = scene.neighbour(link.name, next_hop)
     if entry is not None and entry.mac is not None and entry.state not in ("failed", "incomplete"):
         text = f"{next_hop} dev {link.name} lladdr {entry.mac} {entry.state.upper()}"
         return Found(entry.mac, text, entry.provenance)
@@ -94,7 +94,7 @@ def port_towards(world: World, scene: Scene, bridge: Link, mac: str) -> Link | N
     """The bridge port behind which ``mac`` lives: an FDB entry, or what the bridge would have learnt."""
     ports = [port for port in scene.ports.get(bridge.name, ()) if port.up]
     by_name = {port.name: port for port in ports}
-    for entry in scene.fdb.get(mac, ()):
+    for entry in scene.fdb(mac):
         if entry.device in by_name:
             return by_name[entry.device]
     for port in ports:

@@ -11,6 +11,7 @@ from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.network import Namespace, Network
 from netsim.linux.route import FdbEntry, Neighbour
+from netsim.linux.shared import Index
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.model import Packet
@@ -48,17 +49,20 @@ class Scene:
         return found
 
     @cached_property
-    def neighbours(self) -> dict[tuple[str, IPAddress], Neighbour]:
-        """By device and address; the first entry of each."""
-        return {(n.device, n.address): n for n in reversed(self.namespace.neighbours)}
+    def _neighbours(self) -> Index[tuple[str, IPAddress], Neighbour]:
+        return Index(self.namespace.neighbours, _device_and_address)
+
+    def neighbour(self, device: str, address: IPAddress) -> Neighbour | None:
+        """The first entry for an address on a device."""
+        return next(iter(self._neighbours.get((device, address))), None)
 
     @cached_property
-    def fdb(self) -> dict[str, list[FdbEntry]]:
-        """Forwarding entries by MAC address."""
-        found: dict[str, list[FdbEntry]] = {}
-        for entry in self.namespace.fdb:
-            found.setdefault(entry.mac, []).append(entry)
-        return found
+    def _fdb(self) -> Index[str, FdbEntry]:
+        return Index(self.namespace.fdb, _mac)
+
+    def fdb(self, mac: str) -> list[FdbEntry]:
+        """The forwarding entries for a MAC address."""
+        return self._fdb.get(mac)
 
     @cached_property
     def vxlan_devices(self) -> list[Link]:
@@ -94,6 +98,14 @@ class Scene:
             for chain in table.chains.values()
             for rule in chain.rules
         )
+
+
+def _device_and_address(entry: Neighbour) -> tuple[str, IPAddress]:
+    return entry.device, entry.address
+
+
+def _mac(entry: FdbEntry) -> str:
+    return entry.mac
 
 
 class World:

@@ -56,7 +56,7 @@ def _source(flight: Flight, given: IPAddress | None, destination: IPAddress) -> 
 def _fdb(flight: Flight, link: Link, mac: str) -> FdbEntry | None:
     """The peer behind a MAC address, or the one that everything unknown goes to."""
     for address in (mac, _ALL_ZEROS):
-        for entry in flight.scene.fdb.get(address, ()):
+        for entry in flight.scene.fdb(address):
             if entry.device == link.name and entry.destination is not None:
                 return entry
     return None

@@ -27,30 +27,36 @@ def link_local(mac: str) -> IPAddress:
     )
 
 
-def all_addresses(namespace: Namespace) -> dict[str, list[Address]]:
-    """The addresses of every device in the order of ``ip addr``, with 127.0.0.1, ::1 and fe80::/64 where nobody gave them.
+def all_addresses(namespace: Namespace, family: Family | None = None) -> dict[str, list[Address]]:
+    """The addresses of every device in the order of ``ip addr``, with 127.0.0.1, ::1 and fe80::/64 where nobody gave them;
+    of one ``family`` alone if it is given.
 
     IPv4: host scope before link before global, secondary addresses last. IPv6: global before link, the newest first."""
     sysctls = Sysctls(namespace.sysctls)
     held: dict[str, list[Address]] = {link.name: [] for link in namespace.links}
-    for address in namespace.addresses:
+    for address in _of_family(namespace.addresses, family):
         held.setdefault(address.device, []).append(address)
     for link in namespace.links:
         if link.up:
-            held[link.name] = [*held[link.name], *_implied(link, held[link.name], sysctls)]
+            held[link.name] = [*held[link.name], *_implied(link, held[link.name], sysctls, family)]
     return {device: list(_ordered(addresses)) for device, addresses in held.items()}
 
 
-def _implied(link: Link, given: Iterable[Address], sysctls: Sysctls) -> Iterator[Address]:
-    six = not sysctls.ipv6_disabled(link.name)
+def _of_family(addresses: Iterable[Address], family: Family | None) -> Iterable[Address]:
+    return addresses if family is None else [a for a in addresses if a.interface.version == family]
+
+
+def _implied(link: Link, given: Iterable[Address], sysctls: Sysctls, family: Family | None = None) -> Iterator[Address]:
+    six = family is not Family.IPV4 and not sysctls.ipv6_disabled(link.name)
     if link.kind is LinkKind.LOOPBACK:
-        if not any(a.interface.ip.is_loopback and a.interface.version == 4 for a in given):
+        four = family is not Family.IPV6
+        if four and not any(a.interface.ip.is_loopback and a.interface.version == 4 for a in given):
             yield Address(link.name, interface("127.0.0.1/8"), "host")
         if six and not any(a.interface.ip.is_loopback and a.interface.version == 6 for a in given):
             yield Address(link.name, interface("::1/128"), "host")
     elif six and link.mac is not None and link.kind not in _NO_LINK_LOCAL:
         if not any(a.interface.version == 6 and a.interface.ip.is_link_local for a in given):
-            yield Address(link.name, interface(f"{link_local(link.mac)}/64"), "link")
+            yield Address(link.name, ipaddress.IPv6Interface((int(link_local(link.mac)), 64)), "link")
 
 
 def _ordered(addresses: list[Address]) -> Iterator[Address]:
@@ -77,21 +83,23 @@ def is_secondary(address: Address, first: Primaries) -> bool:
     return first.get((address.device, address.interface.network), address) != address
 
 
-def kernel_routes(namespace: Namespace) -> Iterator[Route]:
+def kernel_routes(namespace: Namespace, family: Family | None = None) -> Iterator[Route]:
     """Every local, connected, broadcast, anycast and multicast route: those of the devices, as they went up, then those of
-    the addresses in the order in which they were given. The order decides between equal prefixes on two devices."""
+    the addresses in the order in which they were given. The order decides between equal prefixes on two devices.
+    Of one ``family`` alone if it is given."""
     sysctls = Sysctls(namespace.sysctls)
     links = {link.name: link for link in namespace.links}
+    addresses = _of_family(namespace.addresses, family)
     given: dict[str, list[Address]] = {name: [] for name in links}
-    for address in namespace.addresses:
+    for address in addresses:
         given.setdefault(address.device, []).append(address)
     forwarding = sysctls.forwarding(6)
     for link in links.values():
-        if link.up:
-            yield from _device_routes(link, given[link.name], sysctls)
-    first = primaries(namespace.addresses)
+        if link.up and (family is not Family.IPV4 or link.kind is LinkKind.LOOPBACK):
+            yield from _device_routes(link, given[link.name], sysctls, family)
+    first = primaries(addresses)
     seen: set[tuple[IPNetwork, int, str | None]] = set()
-    for address in namespace.addresses:
+    for address in addresses:
         holder = links.get(address.device)
         if holder is None or (address.interface.version == 6 and not holder.up):
             continue
@@ -110,10 +118,10 @@ def kernel_routes(namespace: Namespace) -> Iterator[Route]:
                     yield route
 
 
-def _device_routes(link: Link, given: Iterable[Address], sysctls: Sysctls) -> Iterator[Route]:
-    """What a device brings when it goes up, before anybody gives it an address."""
+def _device_routes(link: Link, given: Iterable[Address], sysctls: Sysctls, family: Family | None) -> Iterator[Route]:
+    """What a device brings when it goes up, before anybody gives it an address: of IPv4, only lo brings anything."""
     loopback = link.kind is LinkKind.LOOPBACK
-    for address in _implied(link, given, sysctls):
+    for address in _implied(link, given, sysctls, family):
         yield from kernel_routes_of(address, loopback=loopback, forwarding=sysctls.forwarding(6))
     if sysctls.ipv6_disabled(link.name) or link.kind in (LinkKind.LOOPBACK, LinkKind.IPIP):
         return

@@ -11,12 +11,15 @@ which run it shares and where it leaves something out.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
+K = TypeVar("K")
+_INDEXED_FROM = 32  # the index of a shorter run is made anew each time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,3 +142,50 @@ class SequenceBuilder(Generic[T]):
 def runs_of(held: Sequence[Any]) -> tuple[Run[Any], ...]:
     """The runs that a sequence is made of; any other sequence is one of its own."""
     return held.runs if isinstance(held, SharedSequence) else (Run(tuple(held)),)
+
+
+class Index(Generic[K, T]):
+    """The items of a sequence by key. Whoever shares a run shares its index: a namespace adds that of its own items."""
+
+    def __init__(self, held: Sequence[T], key: Callable[[T], K]) -> None:
+        self._parts = [(run, _places(run.items, key)) for run in runs_of(held)]
+
+    def get(self, wanted: K) -> list[T]:
+        """The items of this key, in their order."""
+        return [
+            run.items[place]
+            for run, places in self._parts
+            for place in places.get(wanted, ())
+            if place not in run.without
+        ]
+
+
+class _Same:
+    """Stands for one tuple, by identity: hashing what is in it would take longer than to index it."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: tuple[Any, ...]) -> None:
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.items is self.items
+
+    def __hash__(self) -> int:
+        return id(self.items)
+
+
+def _places(items: tuple[T, ...], key: Callable[[T], K]) -> Mapping[K, list[int]]:
+    return _indexed(_Same(items), key) if len(items) >= _INDEXED_FROM else _index(items, key)
+
+
+@lru_cache(maxsize=64)
+def _indexed(same: _Same, key: Callable[[Any], K]) -> Mapping[K, list[int]]:
+    return _index(same.items, key)
+
+
+def _index(items: Iterable[T], key: Callable[[T], K]) -> Mapping[K, list[int]]:
+    found: dict[K, list[int]] = {}
+    for place, item in enumerate(items):
+        found.setdefault(key(item), []).append(place)
+    return found

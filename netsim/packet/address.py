@@ -50,7 +50,7 @@ def family_of(value: IPAddress | IPNetwork | IPInterface) -> Family:
 
 def host_network(address: IPAddress) -> IPNetwork:
     """``address`` as a /32 or /128."""
-    return ipaddress.ip_network(address)
+    return IPv4Network((int(address), 32)) if address.version == 4 else IPv6Network((int(address), 128))
 
 
 def endpoint(address: IPAddress | str, port: int) -> str:

@@ -6,16 +6,13 @@ clock is the trace's own: one microsecond from passage to passage, so the same t
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import BinaryIO
 
-from netsim.errors import UsageError
 from netsim.interpreter.outcome import Hop, Outcome
 from netsim.packet.codec import to_bytes
 from netsim.packet.model import Frame
 from netsim.packet.pcapng import LINK_ETHERNET, LINK_RAW, PcapngWriter
+from netsim.report.files import whole_file
 from netsim.report.traced import Traced
 
 _TICK_NS = 1000
@@ -23,25 +20,8 @@ _TICK_NS = 1000
 
 def write_file(traced: Traced, path: str) -> int:
     """Write ``path`` whole or not at all; returns the number of packets in it."""
-    target = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            count = write(traced, file)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(target)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return count
+    with whole_file(path) as file:
+        return write(traced, file)
 
 
 def write(traced: Traced, file: BinaryIO) -> int:

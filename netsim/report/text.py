@@ -42,6 +42,18 @@ def why(step: Step) -> str:
     return clean(f"{step.provenance.because}{source}")
 
 
+def reason(outcome: Outcome) -> str:
+    """What decided, and where: ``Service shop/cart:http (cart.yaml:12) [node/n1 nat/KUBE-SEP-… rule 1]``; or nothing."""
+    decided = outcome.decided_by
+    if decided is None:
+        return ""
+    step = decided.step
+    place = clean(decided.namespace)
+    if step.chain and step.rule:
+        place = f"{place} {step.table}/{clean(step.chain)} rule {step.rule}"
+    return f"{why(step) or clean(step.text)} [{place}]"
+
+
 class _Report:
     def __init__(self, traced: Traced, style: Style) -> None:
         self.traced = traced
@@ -57,7 +69,7 @@ class _Report:
             line += f"  via {clean(path)}" if path else ""
             line += "  source masqueraded" if first.masqueraded else ""
             if first.disposition not in (Disposition.DELIVERED, Disposition.LEFT):
-                line += f"  {self.style.dim('# ' + self._reason(first))}"
+                line += f"  {self.style.dim('# ' + reason(first))}"
             yield line
             for reply in self.traced.replies.get(group[0][0], ()):
                 yield f"{'reply':>6}  {self._verdict(reply)} {self._end(reply)}  via {clean(', '.join(_path(reply)))}"
@@ -116,10 +128,10 @@ class _Report:
             else:
                 where = None
                 line = f"  {self._plain(step)}"
-            reason = why(step)
-            if reason and reason != told:
-                line += "  " + self.style.dim(f"# {reason}")
-            told = reason or told
+            because = why(step)
+            if because and because != told:
+                line += "  " + self.style.dim(f"# {because}")
+            told = because or told
             yield line
 
     def _rule(self, step: Step) -> str:
@@ -171,8 +183,8 @@ class _Report:
             fate = "The sender gets" if error.arrived else "The sender never gets"
             mtu = f", MTU {error.mtu}" if error.mtu is not None else ""
             line += f"  {fate} {clean(error.name)} from {error.origin}{mtu}."
-        reason = self._reason(outcome)
-        return f"{line}  Decided by {reason}." if reason else line
+        because = reason(outcome)
+        return f"{line}  Decided by {because}." if because else line
 
     def _shared_sentence(self, group: Sequence[tuple[int, Outcome]]) -> str:
         return f"{self._verdict(group[0][1])}{self._ends(group)}."
@@ -186,16 +198,6 @@ class _Report:
         shown = ", ".join(names[:_MOST_NAMED])
         return f" {shown}" + (f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "")
 
-    def _reason(self, outcome: Outcome) -> str:
-        decided = outcome.decided_by
-        if decided is None:
-            return ""
-        step = decided.step
-        place = clean(decided.namespace)
-        if step.chain and step.rule:
-            place = f"{place} {step.table}/{clean(step.chain)} rule {step.rule}"
-        return f"{why(step) or clean(step.text)} [{place}]"
-
     def _folded(self, with_path: bool) -> list[list[tuple[int, Outcome]]]:
         """Outcomes that differ in nothing but their endpoint, together; in order of their first."""
         groups: dict[object, list[tuple[int, Outcome]]] = {}
@@ -208,7 +210,7 @@ class _Report:
                 tuple(_path(outcome)) if with_path else None,
                 outcome.packet.dport,
                 # two failures are alike only if the same thing decided them; a reply belongs to its own outcome
-                self._reason(outcome) if self.traced.receiver(outcome) is None else None,
+                reason(outcome) if self.traced.receiver(outcome) is None else None,
                 number if number in self.traced.replies else None,
             )
             groups.setdefault(key, []).append((number, outcome))
@@ -225,4 +227,4 @@ def _path(outcome: Outcome) -> list[str]:
     return found
 
 
-__all__ = ["VERBOSITIES", "lines", "probability_text", "why"]
+__all__ = ["VERBOSITIES", "lines", "probability_text", "reason", "why"]

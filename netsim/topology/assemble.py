@@ -52,16 +52,17 @@ class LazyNetwork:
         self.cni = cni
         self._made: dict[str, Namespace] = {}
         self._stations: dict[str, Mapping[str, tuple[str, str]]] = {}
-        self._external: IPAddress | None = None
+        self._external: tuple[IPAddress, ...] = ()
         if external is not None:
             self.outside(external)
 
-    def outside(self, address: IPAddress) -> None:
-        """From now on the host outside has this address. UsageError if something in the cluster has it."""
-        owner = self._owner(address)
-        if owner is not None:
-            raise UsageError(f"{address} cannot be outside: it is an address of {owner}")
-        self._external = address
+    def outside(self, *addresses: IPAddress) -> None:
+        """From now on the host outside has these addresses. UsageError if something in the cluster has one of them."""
+        for address in addresses:
+            owner = self._owner(address)
+            if owner is not None:
+                raise UsageError(f"{address} cannot be outside: it is an address of {owner}")
+        self._external = addresses
         self.__dict__.pop("_outside", None)
         for name in (ROUTER, EXTERNAL):
             self._made.pop(name, None)

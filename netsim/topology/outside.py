@@ -34,12 +34,12 @@ from netsim.topology.underlay import (
 )
 
 
-def external_addresses(topology: Topology, balancers: Balancers, asked: IPAddress | None) -> list[IPInterface]:
-    """The host outside stands for every outside address that is asked about: ``asked`` comes before its own. An own address
+def external_addresses(topology: Topology, balancers: Balancers, asked: Sequence[IPAddress]) -> list[IPInterface]:
+    """The host outside stands for every outside address that is asked about: ``asked`` come before its own. An own address
     that something of the cluster has is left to it."""
     taken = balancers.services.keys() | balancers.translated.keys()
     own = [one for one in EXTERNAL_ADDRESSES if topology.node_at(one.ip) is None and one.ip not in taken]
-    return [*([ipaddress.ip_interface(asked)] if asked is not None else []), *(o for o in own if o.ip != asked)]
+    return [*map(ipaddress.ip_interface, asked), *(o for o in own if o.ip not in asked)]
 
 
 def external(held: Sequence[IPInterface]) -> Namespace:

@@ -29,10 +29,10 @@ from netsim.interpreter import validation
 from netsim.linux.fib import Fib, FibResult, default_rules
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
-from netsim.linux.route import NextHop, Route
-from netsim.linux.shared import SequenceBuilder
+from netsim.linux.route import Address, NextHop, Route
+from netsim.linux.shared import SequenceBuilder, runs_of
 from netsim.linux.sysctl import Sysctls
-from netsim.packet.address import Family, IPAddress, ip, network
+from netsim.packet.address import Family, IPAddress, interface, ip, network
 from netsim.packet.model import Packet, Proto, Udp
 from tests.support import routing_worlds as worlds
 
@@ -60,47 +60,81 @@ def sysctls(draw: st.DrawFn) -> dict[str, str]:
 
 
 @st.composite
+def again(draw: st.DrawFn, routes: Sequence[Route]) -> list[Route]:
+    """Some of the routes once more, by another device or at another metric: only their order tells them apart."""
+    found = []
+    for route in draw(st.lists(st.sampled_from(routes), max_size=4)) if routes else ():
+        if route.device is not None and draw(st.booleans()):
+            found.append(replace(route, device=draw(st.sampled_from(worlds.UPPER))))
+        else:
+            found.append(replace(route, metric=draw(st.sampled_from((0, 10, 2000)))))
+    return found
+
+
+@st.composite
 def namespaces(draw: st.DrawFn) -> Namespace:
     four, six = draw(worlds.worlds(Family.IPV4)), draw(worlds.worlds(Family.IPV6))
     down = draw(st.sets(st.sampled_from(("lo", "d0", "d1", "d2")), max_size=2)) if draw(st.booleans()) else set()
     rules = [
         rule for world in (four, six) for rule in ((*default_rules(world.family), *world.rules) if world.rules else ())
     ]
+    routes = (*four.routes, *six.routes)
     return Namespace(
         "ns",
         links=tuple(replace(link, up=link.name not in down) for link in worlds.LINKS),
         addresses=draw(st.permutations((*four.addresses, *six.addresses))),
-        routes=tuple(draw(st.permutations((*four.routes, *six.routes)))),
+        routes=tuple(draw(st.permutations((*routes, *draw(again(routes)))))),
         rules=tuple(rules),
         sysctls=draw(sysctls()),
     )
 
 
 def sharing(routes: Sequence[Route], run: tuple[Route, ...], at: int, without: Sequence[int]) -> Sequence[Route]:
-    """``routes`` with a shared run put in at ``at``."""
+    """``routes`` with a shared run put in at ``at``, between the runs that they have or within their own."""
     made: SequenceBuilder[Route] = SequenceBuilder()
-    made += routes[:at]
-    made.share(run, without)
-    made += routes[at:]
+    done = False
+    for held in runs_of(routes):
+        if not done and at <= len(held):
+            made += tuple(held)[:at]
+            made.share(run, without)
+            made += tuple(held)[at:]
+            done = True
+        else:
+            made.share(held.items, held.without)
+            at -= len(held)
     return made.build()
 
 
 @st.composite
 def clusters(draw: st.DrawFn) -> list[Namespace]:
-    """A namespace, and others that hold its routes in shared runs."""
-    first, run = draw(namespaces()), draw(namespaces()).routes
+    """A namespace, and others that hold runs in common: mostly of other prefixes than their own, sometimes the same ones;
+    now and then one of them has the address of a gateway in them."""
+    first = draw(namespaces())
+    other = tuple(draw(again(first.routes))) if draw(st.integers(0, 3)) == 0 else ()
+    runs = [tuple(run) for run in (draw(namespaces()).routes, other)]
+    if draw(st.integers(0, 3)):
+        # A gateway whose device nobody named resolves differently in each namespace: its run is never shared.
+        runs = [tuple(r for r in run if r.device or not r.gateway) for run in runs]
+    runs = [run for run in runs if run]
+    gateways = [(r.gateway, r.device) for run in runs for r in run if r.gateway and r.gateway.version == 4 and r.device]
     found = [first]
-    assert isinstance(run, tuple)
     for _ in range(draw(st.integers(0, 2))):
         one = draw(st.sampled_from((first, draw(namespaces()))))
-        without = draw(st.sets(st.integers(0, len(run) - 1), max_size=3)) if run else ()
-        at = draw(st.integers(0, len(one.routes)))
-        found.append(replace(one, routes=sharing(one.routes[: draw(st.integers(0, 4))], run, at, sorted(without))))
+        routes: Sequence[Route] = one.routes[: draw(st.integers(0, 4))]
+        for run in runs:
+            without = draw(st.sets(st.integers(0, len(run) - 1), max_size=3))
+            routes = sharing(routes, run, draw(st.integers(0, len(routes))), sorted(without))
+        if gateways and draw(st.integers(0, 3)) == 0:
+            gateway, device = draw(st.sampled_from(gateways))
+            assert device is not None
+            one = replace(one, addresses=(Address(device, interface(f"{gateway}/24")), *one.addresses))
+        found.append(replace(one, routes=routes))
     return found
 
 
 class Compiled:
     def __init__(self, held: Sequence[Namespace]) -> None:
+        self.held = held
         self.addresses, self.names = Addresses(), Names()
         self.compiler = FibCompiler(self.addresses, self.names)
         for number, namespace in enumerate(held):
@@ -114,7 +148,11 @@ class Compiled:
         return I(self.names.number(device or ""))
 
     def ask(self, kernel, number: int, family: int, *given: np.int64) -> int:  # type: ignore[no-untyped-def]
-        return int(kernel(self.compiler.tables, self.addresses.words, I(number), I(family), *given, self.out))
+        while True:
+            code = int(kernel(self.compiler.tables, self.addresses.words, I(number), I(family), *given, self.out))
+            if code != -FAULT or self.out[0] != t.FAULT_SIX:
+                return code
+            self.compiler.fault(*map(int, self.out[:2]))
 
     def lookup(self, number: int, dst: IPAddress, src: IPAddress | None, iif, oif, mark: int, spread: int) -> int:  # type: ignore[no-untyped-def]
         words = self.handle(dst), self.handle(src), self.name(iif), self.name(oif), I(mark), I(spread)
@@ -326,6 +364,17 @@ def test_an_unknown_namespace_is_a_fault() -> None:
         assert list(compiled.out[:2]) == [t.FAULT_NAMESPACE, number]
 
 
+def test_what_is_not_configured_for_ipv6_waits() -> None:
+    compiled = Compiled([Namespace("ns", worlds.LINKS, addresses=(Address("d0", interface("10.0.0.1/24")),))])
+    near = ip("fe80::ff:fe00:99")
+    assert compiled.lookup(0, ip("10.0.0.2"), None, None, None, 0, 0) == t.UNICAST
+    assert not np.count_nonzero(compiled.compiler.tables.candidate["handle"])
+    assert compiled.lookup(0, near, None, None, "d1", 0, 0) == t.UNICAST
+    assert compiled.compiler.tables.candidate["length"].tolist()[:5] == [128, 64, 64, 64, 0]
+    with pytest.raises(KeyError, match="namespace 7 has not been added"):
+        compiled.compiler.fault(t.FAULT_SIX, 7)
+
+
 def test_a_shared_run_is_compiled_once() -> None:
     run = tuple(Route(network(f"10.1.{n}.0/24"), device="d0", scope="link") for n in range(200))
     held = [Namespace(f"n{n}", worlds.LINKS, routes=sharing((), run, 0, [n])) for n in range(150)]
@@ -335,6 +384,43 @@ def test_a_shared_run_is_compiled_once() -> None:
     for n in range(150):
         assert compiled.lookup(n, ip(f"10.1.{n}.9"), None, None, None, 0, 0) == t.NO_ROUTE
         assert compiled.lookup(n, ip(f"10.1.{n + 1}.9"), None, None, None, 0, 0) == t.UNICAST
+
+
+def through(device: str, metric: int = 0, gateway: str | None = None) -> tuple[Route, ...]:
+    near = ip(gateway) if gateway is not None else None
+    return tuple(Route(network(f"10.1.{n}.0/24"), near, device, metric=metric) for n in range(40))
+
+
+def test_a_shared_gateway_may_be_an_own_address() -> None:
+    run = through("d0", gateway="10.0.0.1")
+    own = [Address("d0", interface(f"10.0.0.{n}/24")) for n in (1, 2)]
+    held = [Namespace(f"n{n}", worlds.LINKS, (address,), sharing((), run, 0, [])) for n, address in enumerate(own)]
+    compiled = Compiled(held)
+    for number, gateway in ((0, None), (1, "10.0.0.1")):
+        found = compiled.result(compiled.lookup(number, ip("10.1.7.7"), None, None, None, 0, 0), 4)
+        assert str(found.gateway) == str(gateway)
+        assert found == shown(Fib(held[number]).lookup(ip("10.1.7.7")))
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        sharing(sharing((), through("d0", 10), 0, []), through("d1"), 40, []),
+        sharing(sharing((), through("d0"), 0, []), through("d1", 10), 0, []),
+        sharing(through("d2")[:3], through("d0"), 1, [2]),
+        sharing(through("d2", 10)[:3], through("d0"), 0, [1]),
+    ],
+    ids=["two runs", "two runs turned", "own between", "own behind"],
+)
+def test_order_between_runs(routes: Sequence[Route]) -> None:
+    held = Namespace("ns", worlds.LINKS, routes=routes)
+    compiled = Compiled([held, replace(held, links=tuple(replace(link, up=link.name != "d0") for link in held.links))])
+    for number in (0, 1):
+        reference = Fib(compiled.held[number])
+        for n in range(4):
+            dst = ip(f"10.1.{n}.1")
+            code = compiled.lookup(number, dst, None, None, None, 0, 0)
+            assert compiled.result(code, 4) == shown(reference.lookup(dst))
 
 
 def test_a_number_that_no_route_has() -> None:

@@ -79,7 +79,7 @@ def _begin(record: Any, body: Tcp, wscale: int, loose: bool) -> bool:
     return bool(tcp_begin(record, int(body.flags), body.seq, body.ack, body.window, wscale, len(body.payload), loose))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_conversations(data: st.DataObject) -> None:
     records = tracks(2)
@@ -107,12 +107,15 @@ def _segment(kind: int, seq: int, ack: int, payload: int = 0, wscale: int = -1) 
 
 @settings(deadline=None)
 @given(
-    words | edges, words | edges, st.lists(st.tuples(st.booleans(), st.integers(1, 20000)), max_size=20), st.booleans()
-)
-def test_honest_conversations_reach_the_end(one: int, two: int, talk: list[tuple[bool, int]], by_reset: bool) -> None:
+    words | edges, words | edges, scales, scales,
+    st.lists(st.tuples(st.booleans(), st.integers(1, 20000)), max_size=20), st.booleans(),
+)  # fmt: skip
+def test_honest_conversations_reach_the_end(
+    one: int, two: int, scale: int, answered: int, talk: list[tuple[bool, int]], by_reset: bool
+) -> None:
     """Handshake, data, a close: the way on which every packet is in its window, wherever the numbers wrap."""
     record, at = tracks(1)[0], [one + 1, two + 1]
-    said = [(False, *_segment(0x02, one, 0, wscale=7)), (True, *_segment(0x12, two, one + 1, wscale=7))]
+    said = [(False, *_segment(0x02, one, 0, wscale=scale)), (True, *_segment(0x12, two, one + 1, wscale=answered))]
     said.append((False, *_segment(0x10, at[0], at[1])))
     for reply, size in talk:
         said.append((reply, *_segment(0x18, at[reply], at[not reply], size)))
@@ -158,7 +161,7 @@ def test_one_packet_from_any_state(track: TcpTrack, reply: bool, liberal: bool, 
     assert load(record) == track
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.builds(TcpTrack, st.sampled_from(["SS", "ES", "SR", "FW"]), st.just(False), st.tuples(sides, sides)),
     st.booleans(), st.booleans(), st.booleans(), st.data(),
@@ -171,6 +174,36 @@ def test_resets(track: TcpTrack, reply: bool, answers: bool, unnumbered: bool, d
     seq = 0 if unnumbered else (receiver.maxack or sender.end) + data.draw(st.integers(-2, 2))
     ack = data.draw(st.sampled_from([receiver.end, 0, receiver.end + 1]))
     body, wscale = _segment(0x14 if answers else 0x04, seq, ack)
+    assert _advance(record, body, wscale, reply, False) == track.advance(body, reply, False)
+    assert load(record) == track
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    words, words, windows, windows, st.sampled_from(["ahead", "late", "ack ahead", "ack late"]), st.integers(-2, 2),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_the_edges_of_the_window(
+    one: int, two: int, first: int, second: int, which: str, away: int, reply: bool, wide: bool
+) -> None:
+    """Two before to two after each of the four bounds, everything else being in order."""
+    ends = one, two
+    maxwins = (first << 3 if wide else first, second)
+    held = tuple(Side(ends[n], (ends[n] + maxwins[1 - n]) & 0xFFFFFFFF, maxwins[n], 3 * wide, True) for n in (0, 1))
+    track, record = TcpTrack("ES", sides=(held[0], held[1])), tracks(1)[0]
+    store(track, record)
+    sender, receiver = track.sides[reply], track.sides[not reply]
+    seq, ack = sender.end, receiver.end
+    match which:
+        case "ahead":
+            seq = sender.maxend + 1 + away
+        case "late":
+            seq = sender.end - receiver.maxwin - 1 + away
+        case "ack ahead":
+            ack = receiver.end + away
+        case _:
+            ack = receiver.end - max(sender.maxwin, 66000) - 1 + away
+    body, wscale = _segment(0x10, seq, ack)
     assert _advance(record, body, wscale, reply, False) == track.advance(body, reply, False)
     assert load(record) == track
 

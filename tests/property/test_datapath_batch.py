@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netsim.compiled.addresses import Addresses
@@ -19,6 +19,8 @@ from netsim.packet.fragment import fragment
 from netsim.packet.icmp import echo, icmp_error, icmp_proto
 from netsim.packet.model import Packet, Proto, Raw, Tcp, Udp
 from tests.support.packets import any_packets, families, vxlan_packets
+
+_SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -50,7 +52,8 @@ plain = any_packets.map(_plain)
 all_packets = st.one_of(any_packets, plain, pings(), fragments(), vxlan_packets(), errors())
 
 
-@given(st.lists(all_packets, max_size=8))
+@_SETTINGS
+@given(st.lists(all_packets, max_size=4))
 def test_every_packet_comes_back(packets: list[Packet]) -> None:
     batch = Batch.of_packets([(n, n, packet) for n, packet in enumerate(packets)], Addresses())
     batch.check(origins=len(packets))
@@ -58,6 +61,7 @@ def test_every_packet_comes_back(packets: list[Packet]) -> None:
     assert [batch.packet(n) for n in range(len(batch))] == packets
 
 
+@_SETTINGS
 @given(all_packets)
 def test_columns_say_all_that_forwarding_looks_at(packet: Packet) -> None:
     addresses = Addresses()
@@ -81,6 +85,7 @@ def test_columns_say_all_that_forwarding_looks_at(packet: Packet) -> None:
         assert again == packet
 
 
+@_SETTINGS
 @given(all_packets)
 def test_what_must_be_interpreted(packet: Packet) -> None:
     """Said in other words than the code does: a packet goes into columns if its bytes are read as one that fits."""
@@ -146,7 +151,8 @@ def _v6_address(number: int) -> Any:
     return ipaddress.IPv6Address((0xFD << 120) + number)
 
 
-@given(st.lists(rows(), max_size=6))
+@_SETTINGS
+@given(st.lists(rows(), max_size=4))
 def test_every_row_comes_back(told: list[dict[str, Any]]) -> None:
     batch = _batch(told)
     batch.check()
@@ -157,7 +163,8 @@ def test_every_row_comes_back(told: list[dict[str, Any]]) -> None:
         assert column.tolist() == getattr(again, name).tolist(), name
 
 
-@given(st.lists(all_packets, min_size=1, max_size=8), st.data())
+@_SETTINGS
+@given(st.lists(all_packets, min_size=1, max_size=5), st.data())
 def test_cut_and_put_together(packets: list[Packet], data: st.DataObject) -> None:
     whole = Batch.of_packets([(n, 0, packet) for n, packet in enumerate(packets)], Addresses())
     cuts = sorted(data.draw(st.lists(st.integers(0, len(packets)), max_size=3)))

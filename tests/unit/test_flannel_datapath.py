@@ -7,6 +7,7 @@ import pytest
 from netsim.kube.cluster import Cluster, Settings
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
+from netsim.linux.shared import runs_of
 from netsim_backends.flannel import BACKEND
 from tests.support.cni_clusters import (
     VXLAN,
@@ -125,6 +126,21 @@ def test_pods_are_told_the_mtu(mode: str, mtu: int) -> None:
     plugin = configured(BACKEND, three(), mode)
     assert link(pod_state(plugin, POD), "eth0").mtu == mtu
     assert {one.mtu for one in node_state(plugin, "n1").links if one.name.startswith(("veth", "cni"))} == {mtu}
+
+
+# -- shared by all nodes -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("conf", [{"Type": "vxlan"}, {"Type": "vxlan", "DirectRouting": True}, {"Type": "host-gw"}])
+def test_nodes_share_what_their_peers_bring(conf: dict[str, object]) -> None:
+    plugin = configured(BACKEND, three({**VXLAN, "Backend": conf}))
+    held = [runs_of(node_state(plugin, name).routes) for name in ("n1", "n2", "n3")]
+    assert [[run.without for run in runs] for runs in held] == [[(0,)], [(1,)], [(2,)]]
+    assert len({id(run.items) for runs in held for run in runs}) == 1
+
+
+def test_udp_nodes_share_the_lease_table() -> None:
+    plugin = configured(BACKEND, three(), "udp")
+    tables = [link(node_state(plugin, name), "flannel0").udp_tunnel for name in ("n1", "n2")]
+    assert len({id(run.items) for one in tables if one is not None for run in runs_of(one.peers)}) == 1
 
 
 # -- variants ----------------------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ addresses that the input says are held.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Interface, IPv6Interface
 
 from netsim.errors import InputError, Problem
 from netsim.kube.cluster import Cluster
 from netsim.kube.objects import Pod
-from netsim.packet.address import IPAddress, IPInterface, IPNetwork, interface, ip
+from netsim.packet.address import IPAddress, IPInterface, IPNetwork, ip
 from netsim_backends.cni.host_local import Range, RangeError, RangeSet, canonical
 
 Subnets = Callable[[str], Sequence[IPNetwork]]  # node → its pod subnets, one per family
@@ -67,7 +68,8 @@ def interfaces_of(pod: Pod, subnets: Sequence[IPNetwork]) -> list[IPInterface]:
     for text in pod.ips:
         address: IPAddress = ip(text)
         length = next((s.prefixlen for s in subnets if s.version == address.version and address in s), None)
-        found.append(interface(f"{address}/{address.max_prefixlen if length is None else length}"))
+        kind = IPv4Interface if address.version == 4 else IPv6Interface
+        found.append(kind((int(address), address.max_prefixlen if length is None else length)))
     return found
 
 

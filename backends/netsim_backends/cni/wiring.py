@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from netsim.kube.objects import Pod
@@ -21,7 +22,7 @@ from netsim.linux.route import Address, Route
 from netsim.packet.address import Family, IPAddress, IPInterface, IPNetwork, family_of, host_network, interface, network
 from netsim_backends.cni.names import chain_name, comment, container_id, quoted, veth_name
 from netsim_backends.cni.pools import interfaces_of
-from netsim_backends.cni.ports import map_ports
+from netsim_backends.cni.ports import map_ports, mappings_of
 
 _DEFAULT: Mapping[Family, IPNetwork] = {Family.IPV4: network("0.0.0.0/0"), Family.IPV6: network("::/0")}
 _MULTICAST = {Family.IPV4: "224.0.0.0/4", Family.IPV6: "ff00::/8"}
@@ -87,7 +88,8 @@ def _pod_end(pod: Pod, mtu: int) -> Link:
     return Link("eth0", LinkKind.VETH, mac=mac, mtu=mtu, peer=peer, provenance=_because(pod))
 
 
-def _gateways(subnets: Sequence[IPNetwork]) -> Mapping[Family, IPAddress]:
+@lru_cache(maxsize=1 << 13)
+def _gateways(subnets: tuple[IPNetwork, ...]) -> Mapping[Family, IPAddress]:
     """A route without a gateway of its own takes the family's first."""
     found: dict[Family, IPAddress] = {}
     for subnet in subnets:
@@ -95,13 +97,19 @@ def _gateways(subnets: Sequence[IPNetwork]) -> Mapping[Family, IPAddress]:
     return found
 
 
-def _wanted_routes(subnets: Sequence[IPNetwork], conf: NetConf, held: Iterable[IPInterface]) -> Iterator[Route]:
-    """The configured routes of the families in which the pod has an address."""
-    families = {family_of(one) for one in held}
-    for family, gateway in _gateways(subnets).items():
-        if family in families:
-            for destination in conf.pod_routes(family):
-                yield Route(destination, gateway=gateway, device="eth0", protocol="boot")
+def _wanted_routes(subnets: Sequence[IPNetwork], conf: NetConf, held: Iterable[IPInterface]) -> tuple[Route, ...]:
+    """The configured routes of the families in which the pod has an address: the same ones for all pods of a node."""
+    return _routes_of(tuple(subnets), conf, frozenset(family_of(one) for one in held))
+
+
+@lru_cache(maxsize=1 << 13)
+def _routes_of(subnets: tuple[IPNetwork, ...], conf: NetConf, families: frozenset[Family]) -> tuple[Route, ...]:
+    return tuple(
+        Route(destination, gateway=gateway, device="eth0", protocol="boot")
+        for family, gateway in _gateways(subnets).items()
+        if family in families
+        for destination in conf.pod_routes(family)
+    )
 
 
 class Bridge:
@@ -121,11 +129,10 @@ class Bridge:
         builder.sysctls["net.ipv4.ip_forward"] = "1"
         for pod in pods:
             builder.links.append(_host_end(node, pod, conf.mtu, conf.bridge, conf.hairpin))
-            held = interfaces_of(pod, subnets)
             if conf.ip_masq:
-                masquerade(builder, conf.name, pod, held)
-            if conf.port_map:
-                map_ports(builder, conf.name, pod, held, conf.bridge)
+                masquerade(builder, conf.name, pod, interfaces_of(pod, subnets))
+            if conf.port_map and mappings_of(pod):
+                map_ports(builder, conf.name, pod, interfaces_of(pod, subnets), conf.bridge)
 
     def pod(self, pod: Pod, subnets: Sequence[IPNetwork], conf: NetConf, builder: NamespaceBuilder) -> None:
         builder.links.append(_pod_end(pod, conf.mtu))
@@ -140,7 +147,7 @@ class PointToPoint:
     def node(
         self, node: str, pods: Sequence[Pod], subnets: Sequence[IPNetwork], conf: NetConf, builder: NamespaceBuilder
     ) -> None:
-        gateways = _gateways(subnets)
+        gateways = _gateways(tuple(subnets))
         for pod in pods:
             why = _because(pod)
             link = _host_end(node, pod, conf.mtu, None, False)
@@ -162,7 +169,7 @@ class PointToPoint:
     def pod(self, pod: Pod, subnets: Sequence[IPNetwork], conf: NetConf, builder: NamespaceBuilder) -> None:
         builder.links.append(_pod_end(pod, conf.mtu))
         held = interfaces_of(pod, subnets)
-        gateways = _gateways(subnets)
+        gateways = _gateways(tuple(subnets))
         for one in held:
             # The plugin deletes the connected route: even the own subnet is reached through the gateway.
             builder.addresses.append(Address("eth0", one, noprefixroute=True, provenance=_because(pod)))

@@ -9,12 +9,13 @@ from netsim.backends import Underlay
 from netsim.kube.cluster import Cluster
 from netsim.kube.objects import Pod
 from netsim.linux.builder import NamespaceBuilder
-from netsim.packet.address import Family, IPNetwork
+from netsim.packet.address import IPAddress, IPNetwork
 from netsim_backends.cni.pools import allocate, networked_pods
 from netsim_backends.cni.wiring import NetConf, Wiring
 from netsim_backends.flannel.config import FlannelConfig
 from netsim_backends.flannel.datapath import Site, write
 from netsim_backends.flannel.lease import TYPE_IN_LEASE, Lease
+from netsim_backends.flannel.peers import Peers
 from netsim_backends.flannel.rules import write_forward, write_masquerade
 
 
@@ -62,10 +63,14 @@ class FlannelPlugin:
             if addresses  # a node without a lease gives none: its pods wait
         }
 
-    def on_link(self, node: str, peer: Lease, family: Family) -> bool:
-        """Does ``node`` reach the address that the peer announces without a router? Nobody's address goes to the router."""
-        at = self._node_at.get(str(peer.public[family]))
-        return at is not None and self.underlay.on_link(node, at)
+    @cached_property
+    def _peers(self) -> Peers:
+        return Peers(self.config, self.visible, self.underlay.device, self._segment_at)
+
+    def _segment_at(self, address: IPAddress) -> str | None:
+        """Where the address that a peer announces is reached without a router. Nobody's address goes to the router."""
+        node = self._node_at.get(str(address))
+        return None if node is None else self.underlay.segments[node]
 
     def build_node(self, node: str, builder: NamespaceBuilder) -> None:
         own = self.leases.get(node)
@@ -82,14 +87,7 @@ class FlannelPlugin:
                 write_masquerade(builder, family, whole, subnet, self.config.source, flags.random_fully)
             if flags.forward_rules:
                 write_forward(builder, family, whole, self.config.source)
-        site = Site(
-            self.config,
-            own,
-            self.underlay.device,
-            self.underlay.mtu,
-            lambda peer, family: self.on_link(own.node, peer, family),
-        )
-        write(site, [lease for lease in self.visible if lease.node != own.node], builder)
+        write(Site(self.config, own, self.underlay.segments[own.node], self.underlay.mtu, self._peers), builder)
 
     def build_pod(self, pod: Pod, builder: NamespaceBuilder) -> None:
         self.wiring.pod(pod, self.subnets(pod.spec.node_name), self.conf, builder)

@@ -64,11 +64,11 @@ def parse_rule(text: str, family: Family, *, provenance: Provenance | None = Non
 
 
 def rule(text: str, family: Family, because: str | None = None, source: Source | None = None) -> Rule:
-    """A rule written out without ``-A CHAIN``, as a component's code would write it; the same text is read once only."""
-    found = _cached_rule(text, family)
+    """A rule written out without ``-A CHAIN``, as a component's code would write it; the same text is read once only, and
+    nodes on which the same component writes the same rule for the same reason share it."""
     if because is None:
-        return found
-    return with_provenance(found, Provenance(because, source))
+        return _cached_rule(text, family)
+    return _explained(text, family, because, source)
 
 
 def with_provenance(found: Rule, provenance: Provenance) -> Rule:
@@ -83,6 +83,11 @@ def with_provenance(found: Rule, provenance: Provenance) -> Rule:
 def _cached_rule(text: str, family: Family) -> Rule:
     tokens, counters = _split_counters(tokenise(text))
     return _read(tokens, 0, family, counters, None)
+
+
+@lru_cache(maxsize=1 << 14)
+def _explained(text: str, family: Family, because: str, source: Source | None) -> Rule:
+    return with_provenance(_cached_rule(text, family), Provenance(because, source))
 
 
 def _split_counters(tokens: list[str]) -> tuple[list[str], tuple[int, int] | None]:
