@@ -257,6 +257,23 @@ def test_lists_whose_rules_need_every_stamp_are_left_to_the_interpreter() -> Non
         assert (found is None) is left
 
 
+def test_each_namespace_remembers_for_itself() -> None:
+    engine = Engine()
+    texts = ("-p tcp -m recent --name A --set -j ACCEPT", "-m recent --name A --rcheck -j ACCEPT")
+    rules = tuple(read_rule(text, Family.IPV4) for text in texts)
+    table = Table("filter", {"FORWARD": Chain("FORWARD", rules, Verdict.DROP)})
+    recents: dict[str, dict[str, Any]] = {"one": {}, "other": {}}
+    found = []
+    for name, proto in (("one", 6), ("other", 17), ("one", 17), ("other", 6), ("other", 17)):
+        world = World(Family.IPV4, Hook.FORWARD, "filter", {})
+        world.recents, engine.namespace = recents[name], name
+        answer = compare(engine, table, buffer(towards("10.0.0.1", "10.0.0.2", proto, 80)), world, scope=name)
+        assert answer is not None
+        found.append(answer.action)
+    accept, drop = Verdict.ACCEPT, Verdict.DROP
+    assert found == [accept, drop, accept, accept, accept]
+
+
 def test_types_are_asked_for_at_the_first_rule_that_needs_them() -> None:
     engine = Engine()
     rule = read_rule("-p tcp -m addrtype --dst-type LOCAL -j ACCEPT", Family.IPV4)
