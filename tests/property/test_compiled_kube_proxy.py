@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netsim.compiled import registers as r
 from netsim.compiled.hashing import draw
 from netsim.compiled.lowered import Pools
+from netsim.compiled.recent_table import RecentTable
 from netsim.kube.cluster import Cluster
 from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.netfilter.base import CtState, Hook, Nat, Verdict
@@ -299,4 +299,8 @@ def test_what_recent_lists_hold_goes_to_the_interpreter_and_back() -> None:
     assert engine.recent.lists(compiler.recent_name, engine.addresses.address)[4] == {
         "C": {address: stamps[-1:] for address, stamps in many_more["C"].items()}
     }
-    assert r.PLANNED < r.SIZE
+    crowded = RecentTable()  # slots are shared by hash, never by namespace, list or address
+    held = {name: {ip(f"10.0.0.{at}"): [at + 0.5] for at in range(4)} for name in "ABCD"}
+    for namespace in range(60):
+        crowded.load(namespace, held, compiler.recent_list, engine.addresses.handle)
+    assert crowded.lists(compiler.recent_name, engine.addresses.address) == dict.fromkeys(range(60), held)
