@@ -13,9 +13,9 @@ from functools import cached_property
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
-from netsim_policies.classes import Vocabulary
 from netsim_policies.matrix import Matrix
 from netsim_policies.model import Endpoint, EndpointKind, World
+from netsim_policies.vocabulary import IN_NO_BLOCK, Vocabulary
 
 ANYWHERE = "outside"
 
@@ -122,10 +122,10 @@ def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
     for low, following in itertools.pairwise(edges):
         piece = ((low, following - 1),)
         made = AddressSet(v4=piece) if family is Family.IPV4 else AddressSet(v6=piece)
-        atom = vocabulary.atom(low)
-        parts[atom] = parts.get(atom, AddressSet()) | made
-    for atom, addresses in sorted(parts.items()):
-        name = ANYWHERE if atom == 0 else _named(addresses)
+        mark = vocabulary.print_of(low)
+        parts[mark] = parts.get(mark, AddressSet()) | made
+    for mark, addresses in parts.items():
+        name = ANYWHERE if mark == IN_NO_BLOCK else _named(addresses)
         yield Endpoint(EndpointKind.EXTERNAL, name, outside=addresses)
 
 
