@@ -13,7 +13,7 @@ that lost its last member keeps its number.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -119,17 +119,12 @@ class LabelClasses:
         self._cache[key] = (scope, ids, len(self))
         return ids
 
-    def forget_namespace(self, old: Mapping[str, str], new: Mapping[str, str]) -> set[Any]:
-        """The namespace's labels changed: drop what depends on it. The namespace selectors that changed their mind."""
-        turned: set[Any] = set()
+    def forget_namespaces(self, turned: Callable[[Selector], bool]) -> None:
+        """The namespace selectors that have ``turned`` select other namespaces than they did."""
         self._space_pairs = None
         for key, (scope, _, _) in list(self._cache.items()):
-            if scope.namespaces is not None and key[1]:
-                selector = dict(scope.namespaces)
-                if key[1] in turned or matches(selector, old) != matches(selector, new):
-                    turned.add(key[1])
-                    del self._cache[key]
-        return turned
+            if scope.namespaces and turned(scope.namespaces):
+                del self._cache[key]
 
     def _scope(self, scope: Scope) -> Ids:
         parts: list[Ids] = []  # intersected, smallest first

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 3_000_000_000
 _LINES = 4096  # filled in one call
+_NARROW = 1 << 16  # fewer port sets than that are numbered in two bytes
+_PAIRS = 1 << 16  # places in the table of pairs at first
 _EAGER = 4096  # cells of a row's table that are worked out without asking whether any peer is there
 
 
@@ -90,10 +92,10 @@ class _Fill:
         self.ingress_of = of[self.receivers[0]]
         self.lists = by_label(self.ingress, len(matrix.labels))
         self.used = 0
-        self._allocate(1 << 16)
+        self._allocate(_PAIRS)
 
     def dtype(self) -> Any:
-        return np.dtype(np.uint16 if len(self.matrix.port_sets) < 1 << 16 else np.uint32)
+        return np.dtype(np.uint16 if len(self.matrix.port_sets) < _NARROW else np.uint32)
 
     def _rows(self, labels: Ids, direction: Direction) -> tuple[Ids, Any]:
         """(row number by label class, the rows end to end), with every value that some class can ask for."""

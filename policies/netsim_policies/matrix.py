@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netsim.kube.selectors import matches
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, NO_PORTS, PortSet, Range
 from netsim_policies.classes import NO_CLASS, NOBODY, Classes, Ids, frozen
@@ -34,10 +35,11 @@ from netsim_policies.model import (
     PodPeer,
     Policy,
     Rule,
+    Selector,
     World,
 )
 from netsim_policies.rows import UNKNOWN, Flat, Members, Ranked, Row, refine, refine_all, zones
-from netsim_policies.vocabulary import Vocabulary, peers
+from netsim_policies.vocabulary import Vocabulary, peers, rules
 
 Key = tuple[str, str, str]  # kind, namespace, name
 RowKey = tuple[frozenset[Key], Any]  # profile, named ports of the subject
@@ -109,6 +111,9 @@ class Matrix:
         for policy in removed:
             changed.add(key := _key(policy))
             held = self.policies.pop(key)
+            for rule in rules(held):
+                self._rules.pop(id(rule), None)
+                self._effect_of.pop(id(rule), None)
             for number in self.labels.scope(held.subject).tolist():
                 for direction in held.directions:
                     self._selecting[direction][number].discard(key)
@@ -163,18 +168,27 @@ class Matrix:
         for number, label in enumerate(self.classes.label):
             if label in inside:
                 self.classes.examples[number] = replace(self.classes.examples[number], namespace_labels=labels)
-        turned = self.labels.forget_namespace(old, labels)
+        answers: dict[Any, bool] = {}
+
+        def turned(selector: Selector | None) -> bool:
+            key = frozen(selector)
+            if key not in answers:
+                answers[key] = matches(selector, old) != matches(selector, labels)
+            return answers[key]
+
+        self.labels.forget_namespaces(turned)
+        self._rules.clear()
         stale: Stale = {direction: set() for direction in Direction}
         changed: set[Key] = set()
         for key, policy in self.policies.items():
-            if frozen(policy.subject.namespaces) in turned:
+            if turned(policy.subject.namespaces):
                 chosen = {n for n in inside if in_scope(policy.subject, self.labels.examples[n])}
                 for direction in policy.directions:
                     stale[direction] |= inside
                     for number in inside:
                         selecting = self._selecting[direction][number]
                         (selecting.add if number in chosen else selecting.discard)(key)
-            if any(isinstance(peer, PodPeer) and frozen(peer.scope.namespaces) in turned for peer in peers(policy)):
+            if any(isinstance(peer, PodPeer) and turned(peer.scope.namespaces) for peer in peers(policy)):
                 changed.add(key)
         return self._drop(stale, changed, set())
 

@@ -28,6 +28,7 @@ from netsim_policies.model import Rule
 
 UNKNOWN = np.uint32(0xFFFFFFFF)  # a port set nobody asked for yet
 
+_LAST = (1 << 128) - 1  # no address lies beyond
 Members = tuple[int, ...]  # places of rules, ascending
 
 
@@ -132,7 +133,8 @@ def zones(blocks: Mapping[int, Iterable[Range]]) -> tuple[tuple[int, ...], tuple
     for place, ranges in blocks.items():
         for low, high in merge(ranges):
             changes.setdefault(low, set()).add(place)
-            changes.setdefault(high + 1, set()).add(place)
+            if high < _LAST:
+                changes.setdefault(high + 1, set()).add(place)
     cuts = sorted(changes)
     inside: set[int] = set()
     numbers: dict[Members, int] = {(): 0}

@@ -19,7 +19,7 @@ from netsim_policies.model import Direction
 from tests.support.policy_clusters import PORTS, PROTOCOLS, draw, reaches, side
 
 DEFAULT = 100_000
-PAIRS, PROBES = 40, 12
+PAIRS, PROBES = 24, 8
 
 
 def ask(seed: int) -> int:
@@ -36,11 +36,10 @@ def ask(seed: int) -> int:
         for _ in range(PROBES):
             protocol, port = r.choice(PROTOCOLS), r.choice(PORTS)
             naive = reaches(drawn, a, b, protocol, port, family.value)
-            context = (
-                f"seed {seed}: {a} -> {b} {protocol}:{port} IPv{family.value}\n{json.dumps(drawn.policies, indent=1)}"
-            )
-            assert fast.holds(protocol, port) == naive, f"the matrix, {context}"
-            assert told.allowed.holds(protocol, port) == naive, f"the evaluator, {context}"
+            if not fast.holds(protocol, port) == told.allowed.holds(protocol, port) == naive:
+                asked = f"seed {seed}, IPv{family.value}, {protocol}:{port}\n  {a}\n  {b}"
+                answers = f"naive {naive}, matrix {fast}, evaluator {told.allowed}"
+                raise AssertionError(f"{asked}\n{answers}\n{json.dumps(drawn.policies, indent=1)}")
             count += 1
         if number < 2:  # what explain reports, side by side
             document = to_json(explain(world, world.endpoints[i], world.endpoints[j], family))
