@@ -23,7 +23,7 @@ import numpy.typing as npt
 from netsim.kube.selectors import matches
 from netsim_policies.evaluate import in_scope, peer_matches, requirements
 from netsim_policies.model import Action, AddressPeer, Endpoint, Peer, PodPeer, Rule, Scope, Selector
-from netsim_policies.vocabulary import IN_NO_BLOCK, LabelKey, Vocabulary, Words
+from netsim_policies.vocabulary import LabelKey, Vocabulary, Words
 
 Ids = npt.NDArray[np.int32]
 Words64 = npt.NDArray[np.uint64]
@@ -219,7 +219,7 @@ class Classes:
         if found is None:
             found = self._numbers[pair] = len(self.label)
             self.label.append(pair[0])
-            self.address.append(self.vocabulary.addresses(endpoint)[0] if mark != IN_NO_BLOCK else None)
+            self.address.append(self.vocabulary.address(endpoint, mark))
             self.examples.append(endpoint)
             self._table = None
         return found
@@ -297,8 +297,7 @@ class Classes:
             example = endpoints[first[number]] if label in labels and number in first else None
             if example is not None:
                 self.examples[number] = self.labels.examples[label] = example
-                if self.address[number] is not None:
-                    self.address[number] = self.vocabulary.addresses(example)[0]
+                self.address[number] = self.vocabulary.address(example, self.vocabulary.key(example)[1])
 
 
 def halves(values: Sequence[int]) -> tuple[Words64, Words64]:

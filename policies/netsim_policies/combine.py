@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from netsim_policies.matrix import Cells, Matrix, Touched
 
 MOST_BYTES = 3_000_000_000
-_LINES = 4096  # filled in one call
+_CELLS = 1 << 26  # filled in one call
 _NARROW = 1 << 16  # fewer port sets than that are numbered in two bytes
 _PAIRS = 1 << 16  # places in the table of pairs at first
 _EAGER = 4096  # cells of a row's table that are worked out without asking whether any peer is there
@@ -41,11 +41,12 @@ def cells(matrix: Matrix, sources: Ids | None, destinations: Ids | None) -> Cell
         text = f"{len(senders)} x {len(receivers)} classes need {needed / 1e9:.1f} GB; take the matrix in blocks"
         raise MemoryError(text)
     result = np.empty((len(senders), len(receivers)), fill.dtype())
-    for first in range(0, len(senders), _LINES):
-        part = fill.lines(senders[first : first + _LINES], result[first : first + _LINES])
+    step = max(1, _CELLS // max(1, len(receivers)))
+    for first in range(0, len(senders), step):
+        part = fill.lines(senders[first : first + step], result[first : first + step])
         if part.dtype != result.dtype:
             result = result.astype(part.dtype)
-            result[first : first + _LINES] = part
+            result[first : first + step] = part
     return result
 
 
@@ -100,18 +101,19 @@ class _Fill:
     def _rows(self, labels: Ids, direction: Direction) -> tuple[Ids, Any]:
         """(row number by label class, the rows end to end), with every value that some class can ask for."""
         matrix = self.matrix
-        rows = matrix.rows(labels.tolist(), direction)
+        version = (len(matrix.labels), len(matrix.classes))
+        flat = Flat(version)  # of a few rows: the kernel looks at all that are in it
+        if 2 * len(labels) > len(matrix.labels):
+            flat = matrix.flat.get(direction, flat)
+            if flat.version != version:
+                flat = Flat(version)
+            matrix.flat[direction] = flat
+        missing = labels[flat.of[labels] < 0]
+        rows = matrix.rows(missing.tolist(), direction)
         for row in rows.values():
             self._complete(row)
-        flat, version = Flat(), (len(matrix.labels), len(matrix.classes))
-        if 2 * len(labels) > len(matrix.labels):  # worth keeping, unless most of it is of the past
-            held = matrix.flat.get(direction, flat)
-            if held.version != version or len(held.rows) > 2 * len(rows):
-                held = matrix.flat[direction] = Flat(version)
-            flat = held
-        of = np.zeros(len(matrix.labels), np.int32)
-        of[labels] = flat.numbers(rows.values())
-        return of, flat.arrays
+        flat.of[missing] = flat.numbers(rows.values())
+        return flat.of, flat.arrays
 
     def _complete(self, row: Row) -> None:
         if row.completed == len(self.matrix.classes):

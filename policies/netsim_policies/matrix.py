@@ -216,6 +216,10 @@ class Matrix:
             old = stale.get(direction, set()) | {n for n, keys in enumerate(selecting) if not keys.isdisjoint(changed)}
             for number in old:
                 self._row_of[direction].pop(number, None)
+            if (flat := self.flat.get(direction)) is not None:
+                flat.of[[number for number in old if number < len(flat.of)]] = -1
+                if len(flat.rows) > 2 * len(self.labels):  # most of them are of the past
+                    del self.flat[direction]
             rows = self._rows[direction]
             for key in [key for key, row in rows.items() if not row.profile.isdisjoint(changed)]:
                 del rows[key]

@@ -146,14 +146,16 @@ def zones(blocks: Mapping[int, Iterable[Range]]) -> tuple[tuple[int, ...], tuple
 
 
 class Flat:
-    """Rows end to end, as the kernels read them. Rows are added and never taken away.
+    """Rows end to end, as the kernels read them: ``of[n]`` is the number of label class n's row, -1 if it has none yet.
 
+    Rows are added and never taken away; ``version`` counts the (label classes, classes) for which they are complete.
     ``arrays``: (touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, table); row r has one
     zone more than cuts.
     """
 
-    def __init__(self, version: Any = None) -> None:
+    def __init__(self, version: tuple[int, int]) -> None:
         self.version = version
+        self.of: Ids = np.full(version[0], -1, np.int32)
         self.rows: list[Row] = []
         self._numbers: dict[int, int] = {}
         empty = np.empty(0, np.int32)

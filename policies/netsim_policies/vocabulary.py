@@ -154,6 +154,12 @@ class Vocabulary:
             raise ValueError(f"{endpoint.name} is only partly inside some block; split it first")
         return [parts[0][0]] if parts else []
 
+    def address(self, endpoint: Endpoint, mark: int) -> int | None:
+        """The endpoint's address that the blocks of this print hold; None if no block does."""
+        if mark == IN_NO_BLOCK:
+            return None
+        return next(value for value in self.addresses(endpoint) if self.print_of(value) == mark)
+
     def key(self, endpoint: Endpoint) -> Key:
         """(what selectors see, the print of the address). An endpoint with addresses in several sets of blocks carries
         them in the first part, and is in no block by the second."""

@@ -46,7 +46,7 @@ def test_cells_agree_with_class_ports(world: World, family: Family) -> None:
             assert matrix.port_sets[cells[s, d]] == matrix.class_ports(s, d)
 
 
-@pytest.mark.parametrize("narrow", ["_PAIRS", "_NARROW", "_EAGER", "_LINES"])
+@pytest.mark.parametrize("narrow", ["_PAIRS", "_NARROW", "_EAGER", "_CELLS"])
 @pytest.mark.parametrize("seed", range(12))
 def test_cells_do_not_depend_on_the_sizes_of_the_tables(
     narrow: str, seed: int, monkeypatch: pytest.MonkeyPatch
