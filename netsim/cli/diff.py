@@ -31,8 +31,10 @@ def run(given: Any) -> int:
     from netsim_policies.diff import diff, to_json, to_markdown, to_text
     from netsim_policies.world import world
 
-    before = world(policy_input.running(given, [*given.filename, given.before]).store)
-    after = world(policy_input.running(given, [*given.filename, given.after]).store)
+    before, after = (
+        world(cluster.store, policy_input.applied(given, cluster))
+        for cluster in (policy_input.running(given, [*given.filename, path]) for path in (given.before, given.after))
+    )
     found = diff(before, after, policy_input.family(given))
     if given.output == "json":
         import json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from netsim.cli import policy_input
+from netsim.cli import enforcement, policy_input
 from netsim.cli.parser import input_options
 
 
@@ -32,7 +32,8 @@ def run(given: Any) -> int:
     cluster = policy_input.running(given, list(given.filename))
     services = list(cluster.store.typed("Service", Service))
     resources = list(cluster.store.typed("NetworkPolicy", Resource))
-    findings = lint(world(cluster.store), services, resources, _not_enforced_by(cluster))
+    network = enforcement.plugin(cluster)
+    findings = lint(world(cluster.store), services, resources, network[0] if network and not network[1] else None)
     if given.output == "text":
         for finding in findings:
             sys.stdout.write(f"{finding}\n")
@@ -68,15 +69,3 @@ def _json(findings: Any) -> dict[str, Any]:
             for f in findings
         ],
     }
-
-
-def _not_enforced_by(cluster: Any) -> str | None:
-    """The network plugin that the input names and that enforces no policy: flannel alone."""
-    from netsim import backends
-
-    if cluster.store.count("DaemonSet") and any(
-        d.name.startswith(("calico", "canal", "cilium", "weave", "antrea")) for d in cluster.store.list("DaemonSet")
-    ):
-        return None
-    flannel = backends.get("flannel")
-    return "flannel" if flannel.detect(cluster) else None

@@ -6,11 +6,12 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from netsim_policies.reach import Edge, Exposure, Group
+    from netsim_policies.services import Way
 
 
 def edges(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequence[Group], form: str) -> Iterator[str]:
@@ -20,9 +21,9 @@ def edges(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequenc
         case "csv":
             yield from _csv(("from", "to", "protocol", "ports"), _rows(found))
         case "md":
-            yield "| from | to | ports |"
-            yield "| --- | --- | --- |"
-            yield from (f"| {e.source.name} | {e.destination.name} | {e.ports} |" for e in found)
+            yield from _table(
+                ("from", "to", "ports"), [(e.source.name, e.destination.name, str(e.ports)) for e in found]
+            )
         case "dot":
             yield from _dot(found)
         case "html":
@@ -109,6 +110,54 @@ def heat_map(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequ
     yield "</tbody></table></div>"
 
 
+def ways(found: Iterable[tuple[str, list[Way]]], form: str) -> Iterator[str]:
+    """Ways in through Services and Ingress: by entrance, whom policy sees as the sender and what it sees behind."""
+    if form == "json":
+        items = [
+            {
+                "kind": each[0].entrance.kind,
+                "name": each[0].entrance.name,
+                "address": each[0].entrance.address,
+                "behind": behind,
+                "seenAs": each[0].entrance.seen_as,
+                "source": str(each[0].entrance.source) if each[0].entrance.source else None,
+                "from": [
+                    {"sender": w.sender, "reaches": w.verdict, "endpoints": w.reached, "of": len(w.entrance.behind)}
+                    for w in each
+                ],
+            }
+            for behind, each in found
+        ]
+        yield json.dumps({"apiVersion": "netsim/v1alpha1", "kind": "ServiceReachability", "entrances": items}, indent=2)
+    elif form in ("csv", "md"):
+        header = ("through", "address", "policy sees", "from", "reaches")
+        rows = [
+            (w.entrance.name, w.entrance.address, behind, w.sender, w.verdict) for behind, each in found for w in each
+        ]
+        yield from _csv(header, iter(rows)) if form == "csv" else _table(header, rows)
+    else:
+        empty = True
+        for behind, each in found:
+            empty = False
+            entrance = each[0].entrance
+            yield f"{entrance.name} at {entrance.address}"
+            yield f"  policy sees {behind}, and as the sender {entrance.seen_as}"
+            for verdict, told in (("all", "reached by"), ("some", "some endpoints reached by"), ("none", "closed to")):
+                names = [w.sender for w in each if w.verdict == verdict]
+                if names:
+                    yield f"  {told} {', '.join(names)}"
+        if empty:
+            yield "no Service or Ingress leads there"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table; a bar in a cell would end it."""
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
 def exposure(found: Sequence[Exposure], form: str) -> Iterator[str]:
     rows = [(e.group.name, str(e.to_cluster), str(e.to_outside), str(e.to_newcomers)) for e in found]
     header = ("workload", "to the whole cluster", "to the outside", "to pods to come")
@@ -119,9 +168,7 @@ def exposure(found: Sequence[Exposure], form: str) -> Iterator[str]:
     elif form == "csv":
         yield from _csv(header, iter(rows))
     elif form == "md":
-        yield "| " + " | ".join(header) + " |"
-        yield "|" + " --- |" * len(header)
-        yield from ("| " + " | ".join(row) + " |" for row in rows)
+        yield from _table(header, rows)
     else:
         widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
         for row in [header, *rows]:

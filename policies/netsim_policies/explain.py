@@ -272,7 +272,9 @@ def to_text(explanation: Explanation, *, everything: bool = False) -> Iterator[s
                 yield "      no rules"
         skipped = sum(not note.selects for note in side.policies)
         if skipped and not everything:
-            yield f"    {skipped} other {'policy does' if skipped == 1 else 'policies do'} not select it (-v lists them)"
+            other = "other " if skipped < len(side.policies) else ""
+            noun = "policy does" if skipped == 1 else "policies do"
+            yield f"    {skipped} {other}{noun} not select it (-v lists them)"
         for verdict in side.verdicts:
             yield f"    {'allowed' if verdict.allowed else 'DENIED '} {verdict.ports}: {because(verdict)}"
     yield f"  {'ALLOWED ' + str(decision.allowed) if decision.allowed else 'DENIED'}"
