@@ -29,11 +29,12 @@ from netsim.kube import control, load, yaml_reader
 from netsim.kube.cluster import Settings
 from netsim.kube.objects import Meta, Resource
 from netsim.packet.address import ip
+from netsim_policies.algebra import AddressSet
 from netsim_policies.apis import network_policy
 from netsim_policies.evaluate import decide
 from netsim_policies.explain import explain, to_text
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Endpoint, EndpointKind, Policy, World
+from netsim_policies.model import Action, AddressPeer, Direction, Endpoint, EndpointKind, Policy, Rule, World
 from netsim_policies.world import world
 
 
@@ -145,9 +146,14 @@ def large(pods: int, policies: int) -> None:
 
     changed = world.policies[len(world.policies) // 2]
     other = replace(changed, ingress=(), egress=())
-    worded = replace(changed, subject=replace(changed.subject, pods={"matchLabels": {"version": "v1", "app": "app-1"}}))
+    rule = Rule(Action.ALLOW, (AddressPeer(AddressSet.prefix("10.130.7.16/28"), "a block"),), None, "spec.ingress[0]")
+    blocked = replace(changed, directions=frozenset((Direction.INGRESS,)), ingress=(rule,), egress=())
+    worded = replace(
+        changed, subject=replace(changed.subject, pods={"matchLabels": {"tier": "tier-1", "app": "app-1"}})
+    )
     cells = timed("one changed policy, the whole matrix refreshed", lambda: change(matrix, cells, changed, other))
-    cells = timed("one that names a label key nobody named before", lambda: change(matrix, cells, other, worded))
+    cells = timed("one that names a block nobody named before", lambda: change(matrix, cells, other, blocked))
+    cells = timed("one that names a label key nobody named before", lambda: change(matrix, cells, blocked, worded))
     pod = world.endpoints[7]
     moved = replace(pod, labels={**pod.labels, "app": "app-3"})
     cells = timed("one pod with other labels", lambda: matrix.refresh(cells, matrix.place(moved)))

@@ -18,7 +18,7 @@ import numpy as np
 from netsim_policies.classes import Ids
 from netsim_policies.kernels import EMPTY, UNKNOWN, by_label, fold
 from netsim_policies.model import Direction
-from netsim_policies.rows import Flat, Row
+from netsim_policies.rows import EVERYONE, Flat, Row
 
 if TYPE_CHECKING:
     from netsim_policies.matrix import Cells, Matrix, Touched
@@ -65,6 +65,8 @@ def refresh(matrix: Matrix, old: Cells, touched: Touched) -> Cells:
     size, known = len(matrix.classes), len(old)
     new = np.arange(known, size, dtype=np.int32)
     sources, destinations = np.union1d(touched.sources, new), np.union1d(touched.destinations, new)
+    if 2 * max(len(sources), len(destinations)) > size:
+        return matrix.cells()
     lines = matrix.cells(sources=sources) if len(sources) else None
     columns = matrix.cells(destinations=destinations) if len(destinations) else None
     parts = [part for part in (old, lines, columns) if part is not None]
@@ -101,7 +103,7 @@ class _Fill:
     def _rows(self, labels: Ids, direction: Direction) -> tuple[Ids, Any]:
         """(row number by label class, the rows end to end), with every value that some class can ask for."""
         matrix = self.matrix
-        version = (len(matrix.labels), len(matrix.classes))
+        version = len(matrix.labels)
         flat = Flat(version)  # of a few rows: the kernel looks at all that are in it
         if 2 * len(labels) > len(matrix.labels):
             flat = matrix.flat.get(direction, flat)
@@ -113,10 +115,15 @@ class _Fill:
         for row in rows.values():
             self._complete(row)
         flat.of[missing] = flat.numbers(rows.values())
+        stale = [row for row in flat.rows if row.completed < len(matrix.classes)]
+        if stale:  # new classes may ask for what these have not worked out yet
+            for row in stale:
+                self._complete(row)
+            flat.read_again()
         return flat.of, flat.arrays
 
     def _complete(self, row: Row) -> None:
-        if row.completed == len(self.matrix.classes):
+        if row.completed >= len(self.matrix.classes):
             return
         missing = np.argwhere(row.table == UNKNOWN)
         if row.table.size > _EAGER:  # only what some class asks for
@@ -127,7 +134,7 @@ class _Fill:
             missing = np.array([pair for pair in asked if row.table[pair] == UNKNOWN], np.int64).reshape(-1, 2)
         for combo, zone in missing.tolist():
             self.matrix.value(row, combo, zone)
-        row.completed = len(self.matrix.classes)
+        row.completed = EVERYONE if (row.table != UNKNOWN).all() else len(self.matrix.classes)
 
     def lines(self, senders: Ids, result: Cells) -> Cells:
         """Fill ``result`` for ``senders``; a wider copy if their port sets no longer fit."""

@@ -337,6 +337,7 @@ class Matrix:
             if members:
                 if tuple(members) not in row.label_sets:
                     row.label_sets.append(tuple(members))
+                    row.completed = 0
                     row.table = np.vstack([row.table, np.full((1, row.table.shape[1]), UNKNOWN, np.uint32)])
                 touched.append(number)
                 combos.append(row.label_sets.index(tuple(members)))

@@ -26,6 +26,7 @@ from netsim_policies.algebra import Range, merge
 from netsim_policies.classes import NOBODY, Ids, halves
 from netsim_policies.model import Rule
 
+EVERYONE = 1 << 62
 UNKNOWN = np.uint32(0xFFFFFFFF)  # a port set nobody asked for yet
 
 _LAST = (1 << 128) - 1  # no address lies beyond
@@ -63,7 +64,7 @@ class Row:
     zones: tuple[int, ...]  # of the piece before each cut, and of the last
     zone_sets: list[Members]
     table: npt.NDArray[np.uint32]
-    completed: int = 0  # for how many classes of peers ``table`` is known to be filled
+    completed: int = 0  # for how many classes of peers ``table`` is known to be filled; EVERYONE if it is full
 
     def combo(self, label: int) -> int:
         place = int(np.searchsorted(self.touched, label))
@@ -148,16 +149,19 @@ def zones(blocks: Mapping[int, Iterable[Range]]) -> tuple[tuple[int, ...], tuple
 class Flat:
     """Rows end to end, as the kernels read them: ``of[n]`` is the number of label class n's row, -1 if it has none yet.
 
-    Rows are added and never taken away; ``version`` counts the (label classes, classes) for which they are complete.
+    Rows are added and never taken away; ``version`` counts the label classes that they know.
     ``arrays``: (touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, table); row r has one
     zone more than cuts.
     """
 
-    def __init__(self, version: tuple[int, int]) -> None:
+    def __init__(self, version: int) -> None:
         self.version = version
-        self.of: Ids = np.full(version[0], -1, np.int32)
+        self.of: Ids = np.full(version, -1, np.int32)
         self.rows: list[Row] = []
         self._numbers: dict[int, int] = {}
+        self._clear()
+
+    def _clear(self) -> None:
         empty = np.empty(0, np.int32)
         ends = np.zeros(1, np.int64)
         wide = np.empty(0, np.uint64)
@@ -177,6 +181,11 @@ class Flat:
         if new:
             self._append(new)
         return [self._numbers[id(row)] for row in asked]
+
+    def read_again(self) -> None:
+        """The tables of some rows have changed."""
+        self._clear()
+        self._append(self.rows)
 
     def _append(self, rows: list[Row]) -> None:
         more = (

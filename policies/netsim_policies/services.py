@@ -58,7 +58,9 @@ class Way:
 
     @property
     def verdict(self) -> str:
-        return "all" if self.reached == len(self.entrance.behind) else "some" if self.reached else "none"
+        if not self.reached:
+            return "none"
+        return "all" if self.reached == len(self.entrance.behind) else "some"
 
 
 class Entrances:
