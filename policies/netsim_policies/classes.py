@@ -190,14 +190,16 @@ class Classes:
     """``of[i]`` is the class of endpoint i (NO_CLASS: it is gone), ``label[c]`` the label class of class c, ``address[c]``
     an address of one of its members, None where no block holds it."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], vocabulary: Vocabulary) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint | None], vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.labels = LabelClasses(vocabulary.family)
         self.label: list[int] = []
         self.address: list[int | None] = []
         self.examples: list[Endpoint] = []
         self._numbers: dict[tuple[int, int], int] = {}
-        self.of: Ids = np.fromiter((self.number(endpoint) for endpoint in endpoints), np.int32, len(endpoints))
+        self.of: Ids = np.fromiter(
+            (NO_CLASS if e is None else self.number(e) for e in endpoints), np.int32, len(endpoints)
+        )
         self._held: tuple[Words64, Words64, set[int]] | None = None  # addresses by index, and who has none or several
         self._table: Any = None
 

@@ -65,7 +65,7 @@ def refresh(matrix: Matrix, old: Cells, touched: Touched) -> Cells:
     size, known = len(matrix.classes), len(old)
     new = np.arange(known, size, dtype=np.int32)
     sources, destinations = np.union1d(touched.sources, new), np.union1d(touched.destinations, new)
-    if 2 * max(len(sources), len(destinations)) > size:
+    if 2 * max(len(sources), len(destinations)) > size or size < known:
         return matrix.cells()
     lines = matrix.cells(sources=sources) if len(sources) else None
     columns = matrix.cells(destinations=destinations) if len(destinations) else None

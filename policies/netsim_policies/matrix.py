@@ -41,6 +41,7 @@ from netsim_policies.model import (
 from netsim_policies.rows import UNKNOWN, Flat, Members, Ranked, Row, refine, refine_all, zones
 from netsim_policies.vocabulary import Vocabulary, peers, rules
 
+_FEW = 64  # endpoints that may change class one by one, however small the cluster
 Key = tuple[str, str, str]  # kind, namespace, name
 RowKey = tuple[frozenset[Key], Any]  # profile, named ports of the subject
 Stale = dict[Direction, set[int]]  # label classes
@@ -77,16 +78,20 @@ class Matrix:
         self.port_sets: list[PortSet] = [NO_PORTS, ALL_PORTS]
         self._port_ids: dict[PortSet, int] = {NO_PORTS: 0, ALL_PORTS: 1}
         self._named: dict[Any, Endpoint] = {(): Endpoint(EndpointKind.EXTERNAL, "")}
-        self.vocabulary = Vocabulary(self.policies.values(), family)
-        self.classes = Classes(world.endpoints, self.vocabulary)
+        self._effects: dict[Any, int] = {}
+        self._walked: dict[Any, int] = {}
+        self._build()
+
+    def _build(self) -> None:
+        """Everything but the port sets, from the policies and endpoints as they are."""
+        self.vocabulary = Vocabulary(self.policies.values(), self.family)
+        self.classes = Classes(self.endpoints, self.vocabulary)
         self.labels = self.classes.labels
         self._selecting: dict[Direction, list[set[Key]]] = {d: [set() for _ in self.labels.keys] for d in Direction}
         self._rows: dict[Direction, dict[Any, Row]] = {d: {} for d in Direction}  # by profile and names
         self._row_of: dict[Direction, dict[int, Row]] = {d: {} for d in Direction}  # by label class
         self._rules: dict[int, tuple[Rule, Ids, int]] = {}
-        self._effects: dict[Any, int] = {}
         self._effect_of: dict[int, tuple[Rule, int]] = {}
-        self._walked: dict[Any, int] = {}
         self.flat: dict[Direction, Flat] = {}  # rows as the kernels read them
         for key, policy in self.policies.items():
             self._select(key, policy)
@@ -104,7 +109,8 @@ class Matrix:
 
     # -- changes -----------------------------------------------------------------------------------------------------
     def update(self, removed: Iterable[Policy] = (), added: Iterable[Policy] = ()) -> Touched:
-        """Replace policies. Only endpoints that a new word tells apart change class."""
+        """Replace policies. Only endpoints that a new word tells apart change class; a word that concerns most of them (a
+        label key that nobody asked for before) builds the matrix anew, with new class numbers."""
         stale: Stale = {direction: set() for direction in Direction}
         fresh = {_key(policy): policy for policy in added}
         changed = {*fresh}
@@ -120,7 +126,12 @@ class Matrix:
                     stale[direction].add(number)
         self.policies.update(fresh)
         new = self.vocabulary.learn(fresh.values())
-        moved = self._renumber(self.classes.concerned(new, self.endpoints), split=True) if new else set()
+        concerned = self.classes.concerned(new, self.endpoints) if new else set()
+        if len(concerned) > max(_FEW, len(self.endpoints) // 8):
+            self._build()
+            everyone = np.arange(len(self.classes), dtype=np.int32)
+            return Touched(everyone, everyone)
+        moved = self._renumber(concerned, split=True)
         for key, policy in fresh.items():
             self._select(key, policy)
         return self._drop(stale, changed, moved)

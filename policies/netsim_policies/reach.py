@@ -93,10 +93,18 @@ class Reachability:
                     yield Edge(source, destination, ports)
 
     def between(self, source: Group, destination: Group) -> PortSet:
-        """For members that are different endpoints; a group of one pod reaches itself on every port."""
+        """For members that are different endpoints, and for all of them: a group of one pod reaches itself on every port,
+        and a node (or a hostNetwork pod on it) a group of which every pod runs there."""
         if source == destination and len(source.members) == 1:
             return ALL_PORTS
+        first = self.world.endpoints[source.members[0]]
+        if (first.kind is EndpointKind.NODE or first.host_network) and len(self._nodes(source)) == 1:
+            if self._nodes(source) == self._nodes(destination):
+                return ALL_PORTS
         return self.matrix.class_ports(source.number, destination.number)
+
+    def _nodes(self, group: Group) -> set[str | None]:
+        return {self.world.endpoints[i].node for i in group.members}
 
     def exposure(self, group: Group) -> Exposure:
         pods = {g.number for g in self.groups if g.kind is EndpointKind.POD and g != group}

@@ -104,9 +104,9 @@ def test_diff_names_the_change_and_its_cause(capsys: pytest.CaptureFixture[str],
     code, out, _ = run(capsys, "diff", "-q", "@example", str(changed))
     assert code == 1
     lines = out.splitlines()
-    at = lines.index("Deployment shop/checkout -> Deployment shop/cart")
-    assert lines[at + 1] == "  + TCP:8080"
-    assert "NetworkPolicy shop/cart-from-web changed" in lines[at + 2]
+    at = lines.index("  Deployment shop/checkout")
+    assert "because NetworkPolicy shop/cart-from-web changed" in lines[at - 1]
+    assert lines[at + 1] == "    + TCP:8080 -> Deployment shop/cart"
     assert lines[-1] == "1 connection added"
     _, out, _ = run(capsys, "diff", "-q", str(changed), "@example", "-o", "json")
     (change,) = json.loads(out)["changes"]
