@@ -9,6 +9,7 @@ NP006 service-cut-off           warning   no pod of the cluster can reach any of
 NP007 not-enforced              error     the cluster's network plugin enforces no policy
 NP008 equal-priority            warning   two policies of a tier share a priority: their order is undefined
 NP009 ingress-only-isolation    info      a policy without policyTypes and with only egress rules denies all ingress
+NP010 domain-names-not-allow    warning   domainNames in a rule that does not accept: the API supports them in no other
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     "NP007": ("not-enforced", "error"),
     "NP008": ("equal-priority", "warning"),
     "NP009": ("ingress-only-isolation", "info"),
+    "NP010": ("domain-names-not-allow", "warning"),
 }
 SEVERITIES = ("error", "warning", "info")
 
@@ -123,6 +125,9 @@ def _of_policies(world: World) -> Iterator[Finding]:
 
 def _of_peers(world: World, policy: Policy, rule: Rule) -> Iterator[Finding]:
     for peer in rule.peers or ():
+        if isinstance(peer, DomainPeer) and rule.action is not Action.ALLOW:
+            text = "domainNames are supported only in Accept rules, so what this one does is up to the network plugin"
+            yield _finding("NP010", policy, rule.path, text, "accept the names, and deny networks in a later rule")
         if isinstance(peer, AddressPeer | DomainPeer):
             if isinstance(peer, AddressPeer) and not peer.addresses:
                 text = f"{peer.text} holds no address"
