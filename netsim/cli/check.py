@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 if TYPE_CHECKING:
     from netsim.cli.ways import Ways
@@ -64,7 +65,7 @@ def run(given: Any) -> int:
     else:
         for result in results:
             for line in result.lines():
-                sys.stdout.write(line + "\n")
+                sys.stdout.write(clean(line) + "\n")
         failed = sum(not result.holds for result in results)
         plural = "" if len(results) == 1 else "s"
         sys.stdout.write(f"{len(results)} expectation{plural}, {len(results) - failed} hold, {failed} fail\n")

@@ -7,6 +7,7 @@ from typing import Any
 
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -42,5 +43,5 @@ def run(given: Any) -> int:
         sys.stdout.write(json.dumps(to_json(found), indent=2) + "\n")
     else:
         for line in to_markdown(found) if given.output == "md" else to_text(found):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(clean(line) + "\n")
     return 1 if found else 0

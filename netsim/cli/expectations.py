@@ -230,18 +230,20 @@ def junit(results: Sequence[Result]) -> str:
     """One test case per expectation."""
     from xml.sax.saxutils import escape, quoteattr
 
+    from netsim.report.style import clean
+
     failed = sum(not r.holds for r in results)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<testsuite name="netsim check" tests="{len(results)}" failures="{failed}" errors="0" skipped="0">',
     ]
     for result in results:
-        name = quoteattr(result.expectation.name)
+        name = quoteattr(clean(result.expectation.name))  # XML has no place for control characters
         if result.holds:
             lines.append(f'  <testcase classname="netsim.check" name={name}/>')
             continue
         message = quoteattr(f"expected {result.expectation.expect}, is {result.actual}")
-        body = escape("\n".join(result.lines()))
+        body = escape("\n".join(map(clean, result.lines())))
         lines.append(f'  <testcase classname="netsim.check" name={name}>')
         lines.append(f"    <failure message={message}>{body}</failure>")
         lines.append("  </testcase>")

@@ -7,6 +7,7 @@ from typing import Any
 
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -56,7 +57,7 @@ def run(given: Any) -> int:
                 f"Service {target.service}: policy sees {name} {target.protocol}:{target.port} behind it\n"
             )
         for line in to_text(explanation, everything=given.verbose):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(clean(line) + "\n")
         ports = wanted or _ports_of(target)
         if ports is not None:
             allowed = explanation.decision.allowed & ports

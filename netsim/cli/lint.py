@@ -7,6 +7,7 @@ from typing import Any
 
 from netsim.cli import enforcement, policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -36,7 +37,7 @@ def run(given: Any) -> int:
     findings = lint(world(cluster.store), services, resources, network[0] if network and not network[1] else None)
     if given.output == "text":
         for finding in findings:
-            sys.stdout.write(f"{finding}\n")
+            sys.stdout.write(clean(str(finding)) + "\n")
         counts = {s: sum(f.severity == s for f in findings) for s in SEVERITIES}
         shown = ", ".join(f"{n} {s}{'s' if n != 1 and s != 'info' else ''}" for s, n in counts.items() if n)
         sys.stdout.write(f"{shown or 'nothing to complain about'}\n")

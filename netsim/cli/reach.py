@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
 from netsim.errors import UsageError
+from netsim.report.style import clean
 
 if TYPE_CHECKING:
     from netsim_policies.algebra import PortSet
@@ -74,7 +75,7 @@ def run(given: Any) -> int:
         edges = [cut for e in reach.edges(sources, destinations) if (cut := _within(e, wanted)) is not None]
         lines = reach_formats.edges(edges, sources, destinations, given.output)
     for line in lines:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write((clean(line) if given.output == "text" else line) + "\n")
     return 0
 
 

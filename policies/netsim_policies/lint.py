@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from netsim.errors import Source
 from netsim.kube.objects import Resource, Service
@@ -255,7 +256,12 @@ def to_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
                         "name": "netsim",
                         "version": version,
                         "rules": [
-                            {"id": code, "name": name, "defaultConfiguration": {"level": levels[severity]}}
+                            {
+                                "id": code,
+                                "name": name,
+                                "shortDescription": {"text": name.replace("-", " ")},
+                                "defaultConfiguration": {"level": levels[severity]},
+                            }
                             for code, (name, severity) in RULES.items()
                         ],
                     }
@@ -268,7 +274,7 @@ def to_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
                         "locations": [
                             {
                                 "physicalLocation": {
-                                    "artifactLocation": {"uri": f.source.file},
+                                    "artifactLocation": {"uri": quote(f.source.file)},
                                     "region": {"startLine": max(f.source.line, 1)},
                                 }
                             }

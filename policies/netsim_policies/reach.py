@@ -61,7 +61,7 @@ class Reachability:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Workloads, then nodes, then the outside, each by name."""
+        """Workloads by namespace and name, then nodes, then the outside."""
         by_name: dict[tuple[str, EndpointKind], list[int]] = {}
         for index, endpoint in enumerate(self.world.endpoints):
             if index != self._newcomer:
@@ -77,7 +77,8 @@ class Reachability:
                 else:  # policies tell the members apart: name them
                     found += [Group(f"Pod {self.world.endpoints[i].name}", kind, number, (i,)) for i in same]
         order = list(EndpointKind)
-        return sorted(found, key=lambda g: (order.index(g.kind), g.name))
+        space = {g.name: self.world.endpoints[g.members[0]].namespace for g in found}
+        return sorted(found, key=lambda g: (order.index(g.kind), space[g.name], g.name))
 
     def edges(
         self, sources: Iterable[Group] | None = None, destinations: Sequence[Group] | None = None
