@@ -11,6 +11,10 @@ The model is tiered, as ClusterNetworkPolicy and Calico are; NetworkPolicy is on
 A tier whose policies select the endpoint in a direction, but none of whose rules match, ends with its ``unmatched``
 action: PASS for Admin and Baseline, DENY for NetworkPolicy (isolation) and for Calico tiers. Since NetworkPolicy rules
 only allow, "first match wins" and "any allow wins" are the same walk: one evaluator serves all.
+
+Other tiered APIs fit in by adding members, not by changing the walk: tiers are a list with an ``unmatched`` action each,
+``LOG`` rules decide nothing, and a peer is one of a closed set of kinds. A peer that asks for labels *and* addresses needs
+no more than a kind of its own, since rows of the matrix keep the two answers apart until a pair of them is valued.
 """
 
 from __future__ import annotations

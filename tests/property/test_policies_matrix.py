@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from netsim_policies.algebra import ALL_PORTS, NO_PORTS
 from netsim_policies.classes import Ids
 from netsim_policies.evaluate import decide, exemption
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Direction, World
+from netsim_policies.model import NETWORK_POLICY, Action, Direction, Rule, Tier, World
 from netsim_policies.rows import refine, refine_all, zones
 from tests.support.policy_clusters import draw
 from tests.support.policy_worlds import worlds
@@ -34,6 +35,20 @@ def test_the_matrix_agrees_with_the_evaluator(world: World, family: Family) -> N
                 source.name,
                 destination.name,
             )
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds(), families, st.sampled_from(Action), st.sampled_from(Action))
+def test_tiers_of_other_apis_are_walked_alike(world: World, family: Family, first: Action, last: Action) -> None:
+    """Tiers that end with a denial for who is selected, and rules that only log, as Calico's."""
+    ends = {a: Action.DENY if a is Action.DENY else Action.PASS for a in Action}
+    log = Rule(Action.LOG, None, None, "spec.ingress[0]")
+    policies = tuple(replace(p, ingress=(log, *p.ingress), egress=(*p.egress, log)) for p in world.policies)
+    tiers = (Tier("Admin", 0, ends[first]), NETWORK_POLICY, Tier("Baseline", 9, ends[last]))
+    other = replace(world, policies=policies, tiers=tiers)
+    matrix = Matrix(other, family)
+    for (s, source), (d, destination) in itertools.product(enumerate(other.endpoints), repeat=2):
+        assert matrix.ports(s, d) == decide(other, source, destination, family).allowed
 
 
 @settings(max_examples=40, deadline=None)
