@@ -80,6 +80,7 @@ class Matrix:
         self._named: dict[Any, Endpoint] = {(): Endpoint(EndpointKind.EXTERNAL, "")}
         self._effects: dict[Any, int] = {}
         self._walked: dict[Any, int] = {}
+        self._ports_of: dict[tuple[int, int], PortSet] = {}
         self._build()
 
     def _build(self) -> None:
@@ -324,10 +325,21 @@ class Matrix:
         cuts, zone_of, zone_sets = zones(blocks)
         named = direction is Direction.EGRESS and any(_has_names(ranked.rule) for ranked in rules)
         row = self._rows[direction][key] = Row(
-            profile, rules, tuple(sorted({self._rank[self.policies[k].tier] for k in profile})), names,
-            [*self.labels.named] if named else None, len(self.labels), touched, combos, label_sets,
-            cuts, zone_of, zone_sets, np.full((len(label_sets), len(zone_sets)), UNKNOWN, np.uint32),
-        )  # fmt: skip
+            profile=profile,
+            rules=rules,
+            always=[place for place, ranked in enumerate(rules) if ranked.rule.peers is None],
+            tiers=tuple(sorted({self._rank[self.policies[k].tier] for k in profile})),
+            names=names,
+            groups=[*self.labels.named] if named else None,
+            size=len(self.labels),
+            touched=touched,
+            combos=combos,
+            label_sets=label_sets,
+            cuts=cuts,
+            zones=zone_of,
+            zone_sets=zone_sets,
+            table=np.full((len(label_sets), len(zone_sets)), UNKNOWN, np.uint32),
+        )
         return row
 
     def _grow(self, row: Row) -> None:
@@ -364,7 +376,7 @@ class Matrix:
             matching, names = {*row.label_sets[combo], *row.zone_sets[zone]}, row.names
             if row.groups is not None:
                 names = next((row.groups[m - len(row.rules)] for m in matching if m >= len(row.rules)), ())
-            rules = [r for place, r in enumerate(row.rules) if place in matching or r.rule.peers is None]
+            rules = [row.rules[place] for place in sorted(matching.union(row.always)) if place < len(row.rules)]
             question = (row.tiers, tuple([r.effect for r in rules]), names)
             known = self._walked.get(question)
             if known is None:
@@ -382,20 +394,31 @@ class Matrix:
         """The ports that one side allows when exactly ``rules`` match the peer: first match wins, tier by tier."""
         allowed, undecided = NO_PORTS, ALL_PORTS
         for rank in tiers:
-            passed = NO_PORTS
-            for ranked in rules:
-                if ranked.tier != rank:
-                    continue
-                hit = rule_ports(ranked.rule, destination) & undecided
+            mine, passed = [r for r in rules if r.tier == rank], NO_PORTS
+            final = self.tiers[rank].unmatched is Action.DENY
+            if final and all(r.rule.action is Action.ALLOW for r in mine):  # NetworkPolicy: order does not matter
+                for ranked in mine:
+                    allowed |= self._ports(ranked, destination) & undecided
+                return allowed
+            for ranked in mine:
+                hit = self._ports(ranked, destination) & undecided
                 undecided -= hit
                 if ranked.rule.action is Action.ALLOW:
                     allowed |= hit
                 elif ranked.rule.action is Action.PASS:
                     passed |= hit
-            undecided = passed if self.tiers[rank].unmatched is Action.DENY else undecided | passed
+            undecided = passed if final else undecided | passed
             if not undecided:
                 break
         return allowed | undecided
+
+    def _ports(self, ranked: Ranked, destination: Endpoint) -> PortSet:
+        """``rule_ports``, once for all rules with the same ports and destinations with the same names."""
+        key = ranked.effect, id(destination)  # one of those that are kept by ``_with``
+        found = self._ports_of.get(key)
+        if found is None:
+            found = self._ports_of[key] = rule_ports(ranked.rule, destination)
+        return found
 
     def intern(self, ports: PortSet) -> int:
         number = self._port_ids.get(ports)

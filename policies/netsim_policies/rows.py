@@ -53,6 +53,7 @@ class Row:
 
     profile: frozenset[Any]  # keys of the policies it is made from
     rules: Sequence[Ranked]
+    always: Sequence[int]  # places of rules that match every peer
     tiers: tuple[int, ...]  # ranks of these policies' tiers
     names: Any
     groups: list[Any] | None

@@ -90,3 +90,19 @@ def test_an_endpoint_that_was_removed_has_no_answers() -> None:
     matrix.remove(gone)
     with pytest.raises(IndexError, match="endpoint 0 was removed"):
         matrix.ports(0, 1)
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.2/32", "10.0.0.3/32", "10.0.0.0/30", "192.168.0.1/32", "203.0.113.9/32"])
+def test_a_new_block_is_known_to_hold_whom_it_holds(cidr: str) -> None:
+    """Its first and its last address too; of pods, of nodes and of those outside."""
+    drawn = draw("no policy at all")
+    drawn.policies.clear()
+    matrix = Matrix(drawn.world())
+    cells = matrix.cells()
+    rule = {"from": [{"ipBlock": {"cidr": cidr}}]}
+    for number, space in enumerate(SPACES):
+        spec = {"podSelector": {}, "ingress": [rule]}
+        raw = {"kind": "NetworkPolicy", "metadata": {"name": f"p{number}", "namespace": space}, "spec": spec}
+        cells = matrix.refresh(cells, matrix.update(added=[drawn.read(raw)]))
+    assert np.array_equal(cells, matrix.cells())
+    check(matrix, cidr)

@@ -107,3 +107,12 @@ def test_a_headless_service_stands_for_each_of_its_pods() -> None:
     )
     found = ways(both, *pods, opened(**{"from": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}))
     assert found["cluster", "Service shop/all:8080", "Pod shop/api"] == "some"
+
+
+def test_a_pod_that_is_not_ready_is_not_behind_a_service() -> None:
+    sick = pod("sick", "10.0.1.9", app="api", ports=HTTP)
+    sick["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    shut = policy(podSelector={"matchLabels": {"app": "api"}}, policyTypes=["Ingress"])
+    found = ways(service("api", "api"), sick, shut)
+    assert found["cluster", "Service shop/api:80", "n2"] == "all", "the one ready pod is on this node"
+    assert found["cluster", "Service shop/api:80", "n1"] == "none"
