@@ -15,18 +15,19 @@ UNKNOWN = 0xFFFFFFFF
 def refine_rows(pool: Any, spans: Any, ends: Any, size: int) -> Any:
     """Row r's lists are ``pool[a:b]`` for the (a, b) of ``spans[ends[r]:ends[r + 1]]``.
 
-    Returns touched, combos and where each row's end; and for each combo but 0 its parent (the combo without the last list)
-    and the place of that list, and where each row's end."""
+    Returns touched (in the order of the lists), combos and where each row's end; and for each combo but 0 its parent (the
+    combo without the last list) and the place of that list, and where each row's end."""
     rows = len(ends) - 1
-    most = 0
+    most = made = 0
     for r in range(rows):
         sum_of = 0
         for k in range(ends[r], ends[r + 1]):
             sum_of += spans[k, 1] - spans[k, 0]
         most += min(sum_of, size)
+        made += sum_of  # each combo is made by a member of a list
     touched, combos = np.empty(most, np.int32), np.empty(most, np.int32)
     bounds, combo_bounds = np.zeros(rows + 1, np.int64), np.zeros(rows + 1, np.int64)
-    parents, places = np.empty(1024, np.int32), np.empty(1024, np.int32)
+    parents, places = np.empty(made, np.int32), np.empty(made, np.int32)
     combo_of = np.zeros(size, np.int32)
     child = np.empty(16, np.int32)
     n = total = 0
@@ -47,25 +48,15 @@ def refine_rows(pool: Any, spans: Any, ends: Any, size: int) -> Any:
                     continue  # listed twice
                 if child[held] < 0:
                     child[held] = count
-                    if total == len(parents):
-                        parents, places = _doubled(parents), _doubled(places)
                     parents[total], places[total] = held, k - ends[r]
                     total += 1
                     count += 1
                 combo_of[c] = child[held]
-        touched[first:n].sort()
         for at in range(first, n):
             combos[at] = combo_of[touched[at]]
             combo_of[touched[at]] = 0
         bounds[r + 1], combo_bounds[r + 1] = n, total
-    return touched[:n].copy(), combos[:n].copy(), bounds, parents[:total], places[:total], combo_bounds
-
-
-@numba.njit(cache=True, nogil=True)
-def _doubled(array: Any) -> Any:
-    wider = np.empty(2 * len(array), array.dtype)
-    wider[: len(array)] = array
-    return wider
+    return touched[:n], combos[:n], bounds, parents[:total], places[:total], combo_bounds
 
 
 @numba.njit(cache=True, nogil=True)

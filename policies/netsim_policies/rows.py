@@ -115,6 +115,9 @@ def refine_all(rows: Sequence[Sequence[Ids]], size: int) -> list[tuple[Ids, Ids,
     pool = np.concatenate(parts) if parts else NOBODY
     spans = np.array(lists, np.int64).reshape(-1, 2)
     touched, combos, ends_touched, parents, places, ends_combo = refine_rows(pool, spans, ends, size)
+    key = np.repeat(np.arange(len(rows), dtype=np.int64), np.diff(ends_touched)) * max(size, 1) + touched
+    order = np.argsort(key, kind="stable")
+    touched, combos = touched[order], combos[order]
     found = []
     parent_list, place_list = parents.tolist(), places.tolist()
     bounds, combo_bounds = ends_touched.tolist(), ends_combo.tolist()
