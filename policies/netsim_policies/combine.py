@@ -133,7 +133,7 @@ class _Fill:
             asked = {(int(combo_of[classes.label[c]]), row.zone(classes.address[c])) for c in range(len(classes))}
             missing = np.array([pair for pair in asked if row.table[pair] == UNKNOWN], np.int64).reshape(-1, 2)
         for combo, zone in missing.tolist():
-            self.matrix.value(row, combo, zone)
+            self.matrix.values.value(row, combo, zone)
         row.completed = EVERYONE if (row.table != UNKNOWN).all() else len(self.matrix.classes)
 
     def lines(self, senders: Ids, result: Cells) -> Cells:
@@ -163,7 +163,7 @@ class _Fill:
         port_sets = self.matrix.port_sets
         for slot in np.flatnonzero((self.keys != EMPTY) & (self.values == UNKNOWN)).tolist():
             key = int(self.keys[slot])
-            self.values[slot] = self.matrix.intern(port_sets[key >> 32] & port_sets[key & 0xFFFFFFFF])
+            self.values[slot] = self.matrix.values.intern(port_sets[key >> 32] & port_sets[key & 0xFFFFFFFF])
         if 4 * self.used > len(self.keys):
             full = self.keys != EMPTY
             known = list(zip(self.keys[full].tolist(), self.values[full].tolist(), strict=True))

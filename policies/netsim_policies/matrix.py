@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from netsim.kube.selectors import matches
 from netsim.packet.address import Family
-from netsim_policies.algebra import ALL_PORTS, NO_PORTS, PortSet, Range
+from netsim_policies.algebra import ALL_PORTS, PortSet, Range
 from netsim_policies.classes import NO_CLASS, NOBODY, Classes, Ids, frozen
-from netsim_policies.evaluate import exemption, in_scope, rule_ports
+from netsim_policies.evaluate import exemption, in_scope
 from netsim_policies.model import (
     Action,
     AddressPeer,
@@ -39,6 +39,7 @@ from netsim_policies.model import (
     World,
 )
 from netsim_policies.rows import UNKNOWN, Flat, Members, Ranked, Row, refine, refine_all, zones
+from netsim_policies.values import Values
 from netsim_policies.vocabulary import Vocabulary, peers, rules
 
 _FEW = 64  # endpoints that may change class one by one, however small the cluster
@@ -75,12 +76,8 @@ class Matrix:
         self.namespaces = dict(world.namespaces)
         self.policies: dict[Key, Policy] = {_key(p): p for p in world.policies}
         self._rank = {tier.name: rank for rank, tier in enumerate(world.tiers)}
-        self.port_sets: list[PortSet] = [NO_PORTS, ALL_PORTS]
-        self._port_ids: dict[PortSet, int] = {NO_PORTS: 0, ALL_PORTS: 1}
-        self._named: dict[Any, Endpoint] = {(): Endpoint(EndpointKind.EXTERNAL, "")}
-        self._effects: dict[Any, int] = {}
-        self._walked: dict[Any, int] = {}
-        self._ports_of: dict[tuple[int, int], PortSet] = {}
+        self.values = Values(self.tiers)
+        self.port_sets = self.values.port_sets
         self._build()
 
     def _build(self) -> None:
@@ -92,7 +89,6 @@ class Matrix:
         self._rows: dict[Direction, dict[Any, Row]] = {d: {} for d in Direction}  # by profile and names
         self._row_of: dict[Direction, dict[int, Row]] = {d: {} for d in Direction}  # by label class
         self._rules: dict[int, tuple[Rule, Ids, int]] = {}
-        self._effect_of: dict[int, tuple[Rule, int]] = {}
         self.flat: dict[Direction, Flat] = {}  # rows as the kernels read them
         for key, policy in self.policies.items():
             self._select(key, policy)
@@ -120,7 +116,7 @@ class Matrix:
             held = self.policies.pop(key)
             for rule in rules(held):
                 self._rules.pop(id(rule), None)
-                self._effect_of.pop(id(rule), None)
+                self.values.forget(rule)
             for number in self.labels.scope(held.subject).tolist():
                 for direction in held.directions:
                     self._selecting[direction][number].discard(key)
@@ -284,19 +280,11 @@ class Matrix:
         if len(chosen) > 1:
             chosen.sort(key=lambda p: (self._rank[p.tier], p.priority, p.namespace, p.name))
         return [
-            Ranked(rank := self._rank[policy.tier], rule, self._effect(rank, rule))
+            Ranked(rank := self._rank[policy.tier], rule, self.values.effect(rank, rule))
             for policy in chosen
             for rule in policy.rules(direction)
             if rule.action is not Action.LOG
         ]
-
-    def _effect(self, rank: int, rule: Rule) -> int:
-        """Equal for rules that do the same to the peers they match."""
-        held = self._effect_of.get(id(rule))
-        if held is None or held[0] is not rule:
-            number = self._effects.setdefault((rank, rule.action, rule.ports), len(self._effects))
-            held = self._effect_of[id(rule)] = (rule, number)
-        return held[1]
 
     def _postings(self, rules: Sequence[Ranked], direction: Direction) -> list[Ids]:
         """Per rule the label classes that match it by their labels; then, where the ports of a destination have to be
@@ -368,65 +356,6 @@ class Matrix:
         row.touched = np.append(row.touched, np.array(touched, np.int32))
         row.combos = np.append(row.combos, np.array(combos, np.int32))
 
-    # -- port sets ---------------------------------------------------------------------------------------------------
-    def value(self, row: Row, combo: int, zone: int) -> int:
-        """The number of the port set of one cell of a row's table."""
-        found = int(row.table[combo, zone])
-        if found == UNKNOWN:
-            matching, names = {*row.label_sets[combo], *row.zone_sets[zone]}, row.names
-            if row.groups is not None:
-                names = next((row.groups[m - len(row.rules)] for m in matching if m >= len(row.rules)), ())
-            rules = [row.rules[place] for place in sorted(matching.union(row.always)) if place < len(row.rules)]
-            question = (row.tiers, tuple([r.effect for r in rules]), names)
-            known = self._walked.get(question)
-            if known is None:
-                known = self._walked[question] = self.intern(self._walk(rules, row.tiers, self._with(names)))
-            found = row.table[combo, zone] = known
-        return int(found)
-
-    def _with(self, names: Any) -> Endpoint:
-        """Some destination with these named ports."""
-        if names not in self._named:
-            self._named[names] = Endpoint(EndpointKind.POD, "", named_ports=dict(names))
-        return self._named[names]
-
-    def _walk(self, rules: Sequence[Ranked], tiers: Sequence[int], destination: Endpoint) -> PortSet:
-        """The ports that one side allows when exactly ``rules`` match the peer: first match wins, tier by tier."""
-        allowed, undecided = NO_PORTS, ALL_PORTS
-        for rank in tiers:
-            mine, passed = [r for r in rules if r.tier == rank], NO_PORTS
-            final = self.tiers[rank].unmatched is Action.DENY
-            if final and all(r.rule.action is Action.ALLOW for r in mine):  # NetworkPolicy: order does not matter
-                for ranked in mine:
-                    allowed |= self._ports(ranked, destination) & undecided
-                return allowed
-            for ranked in mine:
-                hit = self._ports(ranked, destination) & undecided
-                undecided -= hit
-                if ranked.rule.action is Action.ALLOW:
-                    allowed |= hit
-                elif ranked.rule.action is Action.PASS:
-                    passed |= hit
-            undecided = passed if final else undecided | passed
-            if not undecided:
-                break
-        return allowed | undecided
-
-    def _ports(self, ranked: Ranked, destination: Endpoint) -> PortSet:
-        """``rule_ports``, once for all rules with the same ports and destinations with the same names."""
-        key = ranked.effect, id(destination)  # one of those that are kept by ``_with``
-        found = self._ports_of.get(key)
-        if found is None:
-            found = self._ports_of[key] = rule_ports(ranked.rule, destination)
-        return found
-
-    def intern(self, ports: PortSet) -> int:
-        number = self._port_ids.get(ports)
-        if number is None:
-            number = self._port_ids[ports] = len(self.port_sets)
-            self.port_sets.append(ports)
-        return number
-
     # -- answers -----------------------------------------------------------------------------------------------------
     def ports(self, source: int, destination: int) -> PortSet:
         """The ports that endpoint ``source`` may reach on endpoint ``destination``, exemptions included."""
@@ -446,7 +375,7 @@ class Matrix:
         """What the policies of class ``subject`` allow for class ``peer`` in one direction."""
         row = self.row(self.classes.label[subject], direction)
         combo, zone = row.combo(self.classes.label[peer]), row.zone(self.classes.address[peer])
-        return self.port_sets[self.value(row, combo, zone)]
+        return self.port_sets[self.values.value(row, combo, zone)]
 
     def class_ports(self, source: int, destination: int) -> PortSet:
         """Between two classes, for members that are not exempt (not the same pod, not a pod and its own node)."""
