@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,32 @@ def names_of(made: Assembled) -> list[str]:
     return [*nodes, *pods, ROUTER, EXTERNAL]
 
 
-def up(made: Assembled, network: LazyNetwork, lab_id: str, *, force: bool = False) -> state.Lab:
-    """Build the lab. What goes wrong takes it down again. UsageError if it is too large, PrivilegeError if the machine
-    lacks something."""
+def up(
+    made: Assembled,
+    network: LazyNetwork,
+    lab_id: str,
+    *,
+    force: bool = False,
+    kernel: str = state.HOST,
+    listening: bool = True,
+) -> state.Lab:
+    """Build the lab of a cluster; ``listening``: its pods answer. UsageError if it is too large, PrivilegeError if the
+    machine lacks something."""
     names = names_of(made)
     if len(names) + 1 > MOST and not force:
         text = f"this lab would have {len(names) + 1} namespaces; a few hundred fit most machines, but above {MOST} netsim "
         raise UsageError(text + "asks: --force builds it all the same")
-    blueprint = plan(network, names)
-    listeners = _listeners(made)
+    return raised(plan(network, names), _listeners(made) if listening else [], lab_id, kernel)
+
+
+def raised(blueprint: Plan, listeners: list[dict[str, Any]], lab_id: str, kernel: str = state.HOST) -> state.Lab:
+    """A lab that stands. What goes wrong takes it down again; PrivilegeError if the machine lacks something."""
     lab = state.create(lab_id)
     try:
         lab.write("holder", "intent")
-        held = holder.start(lab)
+        held = holder.start(lab, kernel)
         lab.write("holder", "done", pid=held.pid)
-        if holder.in_lab(held, lambda: _build(lab, blueprint, listeners)):
+        if holder.in_lab(held, partial(_build, lab, blueprint, listeners)):
             raise NetsimError("the lab could not be built, see above")
     except BaseException:
         state.down(lab)
@@ -72,6 +84,10 @@ def _listeners(made: Assembled) -> list[dict[str, Any]]:
             ports = [[p.protocol or "TCP", p.container_port] for c in pod.spec.containers for p in c.ports or ()]
             found.append({"name": f"pod/{pod.namespace}/{pod.name}", "netns": netns(name), "ports": ports})
     return found
+
+
+def speaks_sctp(made: Assembled) -> bool:
+    return any(protocol == "SCTP" for one in _listeners(made) for protocol, _ in one["ports"])
 
 
 def _build(lab: state.Lab, blueprint: Plan, listeners: list[dict[str, Any]]) -> int:

@@ -18,9 +18,10 @@ from netsim.packet.address import Family
 UNDERLAY = "underlay"
 # The kernel's own: one value for the whole machine, read-only in any namespace but the first.
 GLOBAL_SYSCTLS = frozenset({"net.netfilter.nf_conntrack_max", "net.nf_conntrack_max"})
-# Every error that is due is sent (the default is one a second and destination); addresses work at once.
+# Every error that is due is sent (the default is one a second and destination); addresses work at once. IPv4 by the mask of
+# limited types: a limit of 0 would empty the allowance that "no route" errors draw on (inet_peer_xrlim_allow, Linux 6.1).
 LAB_SYSCTLS = {
-    "net.ipv4.icmp_ratelimit": "0",
+    "net.ipv4.icmp_ratemask": "0",
     "net.ipv6.icmp.ratelimit": "0",
     "net.ipv6.conf.all.accept_dad": "0",
     "net.ipv6.conf.default.accept_dad": "0",
