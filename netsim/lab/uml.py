@@ -112,7 +112,6 @@ def call(folder: Path, alive: Callable[[], bool], work: Callable[[], int]) -> in
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise NetsimError(f"work for user-mode Linux cannot be handed over: {error}") from None
     with _job(folder, [], work=pickled) as job:
-        (job / "in.end").touch()
         code = _follow(job, alive)
         if (job / "error").exists():
             kinds: dict[int, type[NetsimError]] = {4: PrivilegeError, 5: DisagreementError}
@@ -123,7 +122,7 @@ def call(folder: Path, alive: Callable[[], bool], work: Callable[[], int]) -> in
 def run(folder: Path, alive: Callable[[], bool], words: list[str]) -> int:
     """Run a command in the guest, with this process's standard streams; its exit code as a shell would give it."""
     sys.stdout.flush()
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    interactive = os.isatty(0) and os.isatty(1)
     size = list(reversed(os.get_terminal_size())) if interactive else None
     with _job(folder, words, terminal=size) as job, _keys(interactive):
         code = _follow(job, alive, given=0)
@@ -146,10 +145,11 @@ def _job(
     try:
         yield job
     finally:
-        if not (job / "code").exists():
-            (job / "kill").touch()
-        else:
+        if (job / "code").exists():
             shutil.rmtree(job, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):  # the whole lab is gone
+                (job / "kill").touch()
 
 
 @contextmanager
@@ -195,6 +195,11 @@ class _Input:
 
     def __init__(self, job: Path, descriptor: int | None) -> None:
         self._job, self._descriptor, self._pieces = job, descriptor, 0
+        try:
+            os.fstat(-1 if descriptor is None else descriptor)
+        except OSError:  # there is none, or it was closed
+            self._descriptor = None
+            (job / "in.end").touch()
 
     def look(self, wait: float) -> None:
         import select
@@ -203,7 +208,7 @@ class _Input:
             time.sleep(wait)
         elif select.select([self._descriptor], [], [], wait)[0]:
             data = os.read(self._descriptor, 65536)
-            if not data:
+            if not data:  # that was all
                 self._descriptor = None
                 (self._job / "in.end").touch()
                 return

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,16 +63,13 @@ def test_errors_of_netsims_come_back_as_themselves(guest: Guest, capfd: pytest.C
         guest.call(lambda: 0)
 
 
-def test_a_command_has_our_streams(
-    guest: Guest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_has_our_streams(guest: Guest, capfd: pytest.CaptureFixture[str]) -> None:
     reading, writing = os.pipe()
     text = "".join(f"line {number}\n" for number in range(30000))
     feeder = subprocess.Popen(["seq", "-f", "line %.0f", "0", "29999"], stdout=writing)
     os.close(writing)
     kept = os.dup(0)
     os.dup2(reading, 0)
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
     try:
         assert guest.run("sh", "-c", "cat; echo end >&2; kill -9 $$") == 128 + 9
     finally:
@@ -81,6 +82,32 @@ def test_a_command_has_our_streams(
     assert said.err == "end\n"
     assert guest.run("no-such-command-anywhere") == 127
     assert "no-such-command-anywhere" in capfd.readouterr().err
+
+
+_TALK = """
+import sys
+from pathlib import Path
+from netsim.lab import uml
+sys.exit(uml.run(Path(sys.argv[1]), lambda: True, ["sh", "-c", "stty size; read x; echo got $x; tty >/dev/null && exit 5"]))
+"""
+
+
+def test_a_terminal_is_passed_on(guest: Guest) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+        os.execv(sys.executable, [sys.executable, "-c", _TALK, str(guest.folder)])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    said = b""
+    while b"33 77" not in said:
+        said += os.read(terminal, 999)
+    os.write(terminal, b"word\r")
+    with suppress(OSError):  # the other side is closed
+        while data := os.read(terminal, 999):
+            said += data
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert b"got word" in said
 
 
 def test_the_end_of_the_guest_is_told(guest: Guest) -> None:
