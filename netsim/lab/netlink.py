@@ -36,7 +36,6 @@ _HINTS = {
     errno.EOPNOTSUPP: "this kernel does not have that; `netsim lab doctor` says which kernel does",
     errno.EPERM: "it is not permitted here; `netsim lab doctor` says what this machine allows",
     errno.ENETUNREACH: "its gateway is not reachable from this namespace",
-    errno.ENODEV: "there is no such device",
     errno.EEXIST: "it is there already",
 }
 
@@ -288,7 +287,7 @@ class Netlink:
             except NetlinkError as error:
                 raise self._refused(request, error.code, str(error.args[-1])) from None
             except OSError as error:  # a device that is not there; a TUN device is made by an ioctl
-                raise self._refused(request, error.errno or errno.EIO, "") from None
+                raise self._refused(request, error.errno or errno.EIO, error.strerror or "") from None
 
     def _refused(self, request: Request, code: int, said: str) -> PrivilegeError:
         reason = os.strerror(code)
@@ -307,5 +306,8 @@ class Netlink:
 
     def _index(self, name: str) -> int:
         if name not in self._indices:
-            self._indices[name] = socket.if_nametoindex(name)
+            try:
+                self._indices[name] = socket.if_nametoindex(name)
+            except OSError:  # which says no more than that
+                raise OSError(errno.ENODEV, name) from None
         return self._indices[name]

@@ -32,7 +32,7 @@ _UML_WORD = "linux.uml"
 
 def home() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "netsim" / "labs"
+    return Path(base).absolute() / "netsim" / "labs"
 
 
 def check_id(lab: str) -> str:

@@ -55,7 +55,7 @@ chmod 755 /run/uml/modprobe && echo /run/uml/modprobe > /proc/sys/kernel/modprob
 for tool in iptables ip6tables; do
   for verb in '' -save -restore; do ln -s "$(command -v $tool-legacy$verb)" /run/uml/bin/$tool$verb; done
 done
-mount -t hostfs -o {shared} lab {folder} || exit 1
+mkdir -p {folder} && mount -t hostfs -o {shared} lab {folder} || exit 1
 ip link set lo up
 for module in {wanted}; do /run/uml/modprobe -q $module; done
 export PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1

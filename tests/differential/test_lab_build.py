@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from netsim.errors import PrivilegeError
 from netsim.kube.cluster import Settings
 from netsim.kube.load import load, store
-from netsim.lab import build, holder, state
+from netsim.lab import build, holder, netlink, state
+from netsim.lab.holder import within
+from netsim.lab.netlink import Netlink
 from netsim.lab.plan import netns, plan
 from netsim.linux import iproute_text
 from netsim.linux.iproute_json import read_links
@@ -234,3 +237,26 @@ def test_a_clusters_namespaces_are_read_back(cni: str, monkeypatch: pytest.Monke
             meant = value.namespace(name).rulesets[Family.IPV4]
             kernels = parse_save(loaded, Family.IPV4, "-")
             assert {t: list(kernels.tables[t].chains) for t in kernels.tables if t in meant.tables}
+
+
+def _refused(*requests: netlink.Request) -> int:
+    with within(netns("node/a")), Netlink("node/a") as kernel:
+        kernel.send(requests)
+    return 0
+
+
+def test_what_the_kernel_refuses_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    strange = replace(netlink.simple(Link("x0", LinkKind.DUMMY)), words={"ifname": "x0", "kind": "nonsense"})
+    unreachable = netlink.route(Route(network("10.0.0.0/8"), gateway=ip("172.16.0.1"), device="lo"))
+    lost = netlink.address(Address("eth7", interface("10.0.0.1/8")))
+    again = netlink.address(Address("lo", interface("10.0.0.1/32")))
+    with standing(StaticNetwork({"node/a": Namespace("node/a")}), ["node/a"]) as held:
+        for requests, said in (
+            ([strange], r"^node/a: device x0 \(dummy\): the kernel refuses it \(Operation not supported.*lab doctor"),
+            ([unreachable], r"^node/a: route 10\.0\.0\.0/8 via 172\.16\.0\.1 dev lo .*\(Network is unreachable"),
+            ([lost], r"^node/a: address 10\.0\.0\.1/8 of eth7: .*\(No such device: eth7\)"),
+            ([again, again], r"^node/a: address 10\.0\.0\.1/32 of lo: .*\(File exists.*it is there already"),
+        ):
+            with pytest.raises(PrivilegeError, match=said):
+                holder.in_lab(held, partial(_refused, *requests))
