@@ -86,24 +86,25 @@ def _prepared(options: Any) -> Any:
     """The cluster, its network as the lab builds it, and the kernel to build it in."""
     from netsim.cli import inputs
     from netsim.lab import kernels
-    from netsim.lab.build import for_lab, names_of, speaks_sctp
-    from netsim.lab.listeners import has_sctp
+    from netsim.lab.build import for_lab, names_of
     from netsim.lab.plan import plan
 
     made = inputs.assembled(options)
     network, notes = for_lab(made)
     kernel, why = (options.kernel, "") if options.kernel else kernels.choose(plan(network, names_of(made)))
-    if kernel == "host" and speaks_sctp(made) and not has_sctp():
-        notes.append("this machine's kernel has no SCTP: a raw socket answers for SCTP listeners")
     for note in filter(None, (*notes, why)):
         inputs.talk(options).note(note)
     return made, network, kernel
 
 
 def _up(options: Any) -> int:
+    from netsim.cli import inputs
     from netsim.lab import build, state
+    from netsim.lab.listeners import has_sctp
 
     made, network, kernel = _prepared(options)
+    if kernel == state.HOST and build.speaks_sctp(made) and not has_sctp():
+        inputs.talk(options).note("this machine's kernel has no SCTP: a raw socket answers for SCTP listeners")
     lab = build.up(made, network, state.check_id(options.id or "lab"), force=options.force, kernel=kernel)
     sys.stdout.write(f"lab {lab.id} is up: {len(build.names_of(made)) + 1} namespaces\n")
     return 0
