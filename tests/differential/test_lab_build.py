@@ -175,8 +175,9 @@ def _differences(network: Network, name: str, held: state.Holder) -> dict[str, t
 
 
 def _plain(line: str) -> str:
-    """Without what the lab adds for haste: addresses work at once."""
-    return " ".join(line.replace(" nodad", "").split())
+    """Without what the lab adds for haste, addresses that work at once, and what passes: a bridge's carrier comes a moment
+    after its port's."""
+    return " ".join(line.replace(" nodad", "").replace(" linkdown", "").split())
 
 
 def _random(line: str) -> bool:
