@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from netsim.errors import NetsimError, PrivilegeError
 from netsim.lab import uml
+from netsim.lab.handover import dumps
 from netsim.lab.state import HOST, MARK, STOP_AT, UML, Holder, Lab
 
 T = TypeVar("T")
@@ -198,7 +199,7 @@ def ask(held: Holder, work: Callable[[], T]) -> T:
 
 
 def _write_answer(path: Path, work: Callable[[], object]) -> int:
-    path.write_bytes(pickle.dumps(work()))
+    path.write_bytes(dumps(work()))
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import shlex
 import shutil
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from netsim.errors import DisagreementError, NetsimError, PrivilegeError
+from netsim.lab.handover import dumps
 
 PROGRAM = "linux.uml"
 _MODULES = "/usr/lib/uml/modules"
@@ -107,11 +107,7 @@ def _python_path() -> str:
 
 def call(folder: Path, alive: Callable[[], bool], work: Callable[[], int]) -> int:
     """Run ``work``, which must be picklable, in a process of the guest; its exit code. Errors of netsim's come back."""
-    try:
-        pickled = pickle.dumps(work)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise NetsimError(f"work for user-mode Linux cannot be handed over: {error}") from None
-    with _job(folder, [], work=pickled) as job:
+    with _job(folder, [], work=dumps(work)) as job:
         code = _follow(job, alive)
         if (job / "error").exists():
             kinds: dict[int, type[NetsimError]] = {4: PrivilegeError, 5: DisagreementError}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import pty
 import struct
 import subprocess
@@ -18,8 +19,12 @@ from typing import Any
 import pytest
 
 from netsim.errors import NetsimError, PrivilegeError
-from netsim.lab import uml
+from netsim.kube.cluster import Settings
+from netsim.kube.load import load, store
+from netsim.lab import build, uml
 from netsim.lab.build import tool
+from netsim.lab.handover import dumps
+from netsim.topology.assemble import assemble
 
 
 class Guest:
@@ -59,7 +64,7 @@ def test_errors_of_netsims_come_back_as_themselves(guest: Guest, capfd: pytest.C
         guest.call(partial(tool, ["false"]))
     assert guest.call(partial(int, "no number")) == 70
     assert "ValueError: invalid literal" in capfd.readouterr().err
-    with pytest.raises(NetsimError, match="cannot be handed over"):
+    with pytest.raises(NetsimError, match="cannot be handed over to another process"):
         guest.call(lambda: 0)
 
 
@@ -141,3 +146,18 @@ def test_the_first_process_is_told_every_path_quoted(tmp_path: Path, monkeypatch
     checked = subprocess.run(["sh", "-n", str(folder / "init")], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
     assert """it'"'"'s a lab; true""" in (folder / "init").read_text()
+
+
+@pytest.mark.parametrize(
+    "cni", ["flannel:vxlan", "flannel:ipip", "flannel:host-gw", "flannel:udp", "bridge", "ptp", "flat"]
+)
+def test_a_network_is_the_same_after_its_way_into_the_guest(cni: str) -> None:
+    objects = load(["@example"], recursive=False, lenient=False, namespace=None, stdin=None)
+    made = assemble(store(objects), Settings(cni=cni))
+    network, _ = build.for_lab(made)
+    names = build.names_of(made)
+    held = {name: network.namespace(name) for name in names[:2]}  # with something in its caches
+    there_made, there = pickle.loads(dumps((made, network)))
+    assert build.names_of(there_made) == names
+    for name in names:
+        assert there.namespace(name) == (held.get(name) or network.namespace(name))
