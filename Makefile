@@ -4,7 +4,9 @@ VENV := .venv
 NETSIM := $(VENV)/bin/netsim
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint setup fuzz-lab fuzz-policies bench clean
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+
+.PHONY: help demo test test-lab lint setup fuzz-lab fuzz-policies bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +24,12 @@ setup: $(VENV)/.dev            ## the development environment in .venv
 demo: $(VENV)/.user            ## trace packets through the bundled example cluster
 	@scripts/demo $(NETSIM)
 
-test: $(VENV)/.dev            ## the whole suite (kernel comparisons where this machine allows them)
+test: $(VENV)/.dev            ## the whole suite (kernel comparisons where this machine allows them; says what it skipped)
 	@$(PYTEST) -q -rs -n auto --dist worksteal
+
+test-lab: $(VENV)/.dev         ## the same with nothing skipped: installs the Debian packages it needs, runs as root
+	@scripts/lab-packages
+	@$(AS_ROOT) env NETSIM_SKIP_NOTHING=1 $(PYTEST) -q -rs -n auto --dist worksteal
 
 lint: $(VENV)/.dev            ## formatting, lint, strict types, import directions
 	$(VENV)/bin/ruff format --check .

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from netsim.errors import PrivilegeError
 from netsim.interpreter import Disposition, LocalOrigin, Outcome, source_for, trace
+from netsim.interpreter.outcome import StepKind
 from netsim.lab.build import names_of
 from netsim.lab.capture import DELIVERED, Seen, Watch, carries, error_about, innermost, marked, token
 from netsim.lab.holder import within
@@ -204,7 +205,7 @@ def _agreeing(network: Network, flight: _Flight, outcomes: list[Outcome]) -> int
         if said == done:
             return number
         if _limited(outcome) and not flight.strict and outcome.icmp is not None:
-            if said - Counter([_error_view(outcome.icmp.packet)]) == done:
+            if said - Counter([_error_view(flight.probe.source, outcome.icmp.packet)]) == done:
                 return number
     return None
 
@@ -226,9 +227,16 @@ def _story(network: Network, outcome: Outcome) -> Story:
                 lines[f"{hop.namespace} {device} {where} {_view(what, outcome.masqueraded)}"] += 1
     if outcome.disposition in (Disposition.DELIVERED, Disposition.LEFT):
         lines[f"{outcome.receiver} {DELIVERED} {_view(outcome.packet, outcome.masqueraded)}"] += 1
-    if outcome.icmp is not None and outcome.icmp.arrived:
-        lines[_error_view(outcome.icmp.packet)] += 1
+    if outcome.icmp is not None and (told := _told(outcome)) is not None:
+        lines[_error_view(told, outcome.icmp.packet)] += 1
     return lines
+
+
+def _told(outcome: Outcome) -> str | None:
+    """Who gets the error: the sender, or the node whose tunnel's packet it is about; None if it is lost."""
+    last = outcome.error_hops[-1] if outcome.error_hops else None
+    delivered = last is not None and bool(last.steps) and last.steps[-1].kind is StepKind.DELIVER
+    return last.namespace if last is not None and delivered else None
 
 
 def _observed(network: Network, flight: _Flight, hides: bool, disposition: Disposition) -> Story:
@@ -239,7 +247,7 @@ def _observed(network: Network, flight: _Flight, hides: bool, disposition: Dispo
             assert isinstance(seen.what, Packet)
             closed = _error_type(seen.what) == (3, 3) and disposition in (Disposition.DELIVERED, Disposition.LEFT)
             if not closed:  # that nobody listens is no business of the network's
-                lines[_error_view(seen.what)] += 1
+                lines[_error_view(seen.namespace, seen.what)] += 1
         elif seen.where == DELIVERED:
             lines[f"{seen.namespace} {DELIVERED} {_view(seen.what, hides)}"] += 1
         elif _counts(network, seen.namespace, seen.device):
@@ -270,10 +278,11 @@ def _error_type(packet: Packet) -> tuple[int, int]:
     return packet.body.type, packet.body.code
 
 
-def _error_view(packet: Packet) -> str:
+def _error_view(where: str, packet: Packet) -> str:
     assert isinstance(packet.body, Icmp)
     mtu = f" mtu {packet.body.rest & 0xFFFF}" if _error_type(packet) == (3, 4) else ""
-    return f"error {packet.body.type}/{packet.body.code}{mtu} from {packet.src} to {packet.dst} ttl {packet.ttl}"
+    kind = f"error {packet.body.type}/{packet.body.code}{mtu}"
+    return f"{where} {DELIVERED} {kind} from {packet.src} to {packet.dst} ttl {packet.ttl}"
 
 
 def _both_stories(network: Network, flight: _Flight, outcomes: list[Outcome]) -> str:
