@@ -51,6 +51,7 @@ def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
 
 
 @unit
+@kernel
 def fold(e: Any, flow: Int, direction: Int) -> Int:
     """Move what the fast path has counted of one direction into the totals and the rules' counters."""
     hot, total = e.s.hot[flow], e.s.totals[flow]

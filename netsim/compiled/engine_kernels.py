@@ -284,7 +284,11 @@ def with_care(e: Any, x: Any, b: Any, i: Int, flow: Int, direction: Int, tcp: In
             return 0
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]
-        if tcp_advance(x.tcp, x.segment, direction, tcp == 2) != OK:
+        answer = tcp_advance(
+            x.tcp[0], direction, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
+            tcp == 2,
+        )  # fmt: skip
+        if answer != OK:
             return 0
         s.tcp[flow] = x.tcp[0]
     if outer_kept:

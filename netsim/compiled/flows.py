@@ -271,6 +271,7 @@ def add_elsewhere(s: FlowState, h: Int) -> Int:
 
 
 @unit
+@kernel
 def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, now: Int) -> Int:
     """The entry of ``ns`` for this tuple: flow << 1 | direction (1: the tuple is a reply). ``NONE`` or ``ELSEWHERE``."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
@@ -495,6 +496,7 @@ def disown(s: FlowState, number: Int, owner: Int, last: Int) -> None:
 
 
 @unit
+@kernel
 def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, now: Int) -> Int:
     """The living outer entry of ``ns`` with this tuple: number << 1 | direction; ``NONE``, ``ELSEWHERE``."""
     h = tuple_hash(proto, src, dst, ports, ipv6)

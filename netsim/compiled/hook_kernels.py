@@ -49,7 +49,7 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
     else:
         r[rg.SRC_TYPE] = r[rg.DST_TYPE] = 0  # those of another namespace, or of addresses since translated
     before = np.int64(r[rg.HITS])
-    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed, j[jn.NOW])
+    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
     _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
     code, argument = answer & 0xFF, answer >> 8
     if code == rg.ACCEPT:

@@ -57,3 +57,12 @@ def inner(function: F) -> F:
         forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
     )(function)  # fmt: skip
     return made
+
+
+def bare(function: F) -> F:
+    """A kernel without entry points from Python: for ``unit``."""
+    njit: Any = numba.njit
+    made: F = njit(
+        cache=True, _nrt=False, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )(function)
+    return made

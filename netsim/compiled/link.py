@@ -4,7 +4,8 @@ Loading a kernel from the cache does not look at what it calls, so the order is 
 for each argument:
 
     e Engine  x Scratch  b Columns  o Results (by reference)   s e.s  f e.f  p e.p  h x.rules  c e.recent
-    w address words  r registers  d seed  u answers of the FIB  t one TCP record  g segment (arrays)   i a 64-bit integer
+    w address words  r registers  u answers of the FIB  g segment (arrays)   t a TCP record   d seed (uint64)
+    n seconds (float64)   i a 64-bit integer
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from netsim.compiled.ref import reference
 from netsim.compiled.unit import ready
 
 ORDER: tuple[tuple[Any, str], ...] = (
-    (units.tcp_advance, "tgii"),
+    (units.tcp_advance, "tiiiiiiii"),
     (units.tcp_begin, "tgi"),
     (units.fib_lookup, "fwiiiiiiiiu"),
     (units.address_type, "fwiiiu"),
     (units.martian, "fwiiiiiu"),
     (units.validate_source, "fwiiiiiiiu"),
     (units.select_source, "fwiiiiu"),
-    (units.walk, "phcwiirdi"),
+    (units.walk, "phcwiirdn"),
     (flows.find, "siiiiiii"),
     (flows.find_outer, "siiiiiii"),
     (flows.same_source, "siiiiii"),
@@ -92,6 +93,7 @@ def link(e: Engine, x: Scratch, b: Columns, o: Results, told: Callable[[str], No
         "e": e, "x": x, "b": b, "o": o, "s": e.s, "f": e.f, "p": e.p, "h": x.rules, "c": e.recent,
     }  # fmt: skip
     kinds = {letter: numba.typeof(reference(held)) for letter, held in kinds.items()}
-    arrays = {"w": e.words, "r": x.r, "d": x.seed, "u": x.out, "t": x.tcp, "g": x.segment}
-    kinds |= {letter: numba.typeof(held) for letter, held in arrays.items()} | {"i": types.int64}
+    arrays = {"w": e.words, "r": x.r, "u": x.out, "t": x.tcp[0], "g": x.segment}
+    kinds |= {letter: numba.typeof(held) for letter, held in arrays.items()}
+    kinds |= {"i": types.int64, "d": types.uint64, "n": types.float64}
     ready(((one, tuple(kinds[letter] for letter in letters)) for one, letters in ORDER), told)

@@ -90,14 +90,17 @@ def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     flags = e.w.namespace[j[jn.NS]]["flags"]
     if proto == _TCP:
         if flow == 0:
-            begun = tcp_begin(x.tcp, x.segment, flags & LOOSE != 0)
+            begun = tcp_begin(x.tcp[0], x.segment, flags & LOOSE != 0)
             if not begun:
                 return 0
         else:
             x.tcp[0] = e.s.tcp[flow]
         if x.segment[0] & _RST and (flow == 0 or not e.s.hot[flow]["status"] & fl.SEEN_REPLY):
             return 0
-        found = tcp_advance(x.tcp, x.segment, direction, flags & LIBERAL != 0)
+        found = tcp_advance(
+            x.tcp[0], direction, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
+            flags & LIBERAL != 0,
+        )  # fmt: skip
         if found != OK:
             return 0
         j[jn.STATE_AFTER] = x.tcp[0]["state"]
