@@ -18,7 +18,7 @@ from typing import Any
 
 from netsim.interpreter import egress, nat, replies, tracking
 from netsim.interpreter.machine import Flight, Machine
-from netsim.interpreter.outcome import DecidedBy, Disposition, Step, StepKind
+from netsim.interpreter.outcome import Counted, DecidedBy, Disposition, Step, StepKind
 from netsim.interpreter.scene import Scene
 from netsim.linux.netfilter.base import TABLE_HOOKS, CtState, Hook, Nat, Reject, Skb, Verdict
 from netsim.linux.netfilter.rule import Rule
@@ -127,8 +127,10 @@ def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[W
     """Walk the table, recording each rule that matched; the step that decided is marked so."""
     family = flight.family
     steps: list[Step] = []
+    counted = flight.hop.counted
 
     def on_step(chain: str, number: int, rule: Rule) -> None:
+        counted.append(Counted(table.name, chain, number, flight.packet))
         text = print_rule(chain, rule, family)
         steps.append(
             Step(
@@ -146,6 +148,8 @@ def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[W
     mark = flight.skb.mark
     ended = walk(table, hook.value, flight.skb, environment, on_step)
     flight.journey.rules += ended.evaluated
+    if ended.policy:
+        counted.append(Counted(table.name, hook.value, 0, flight.packet))
     final = ended.action is Verdict.DROP or isinstance(ended.action, Reject | Nat)
     if ended.policy and final:
         text = f":{hook.value} {ended.action.value}" if isinstance(ended.action, Verdict) else ""

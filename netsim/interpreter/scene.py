@@ -108,6 +108,22 @@ def _mac(entry: FdbEntry) -> str:
     return entry.mac
 
 
+# A namespace is a value and never changes: what was derived from it serves every trace. Kept by identity, for comparing
+# whole namespaces would cost more than it saves.
+_scenes: dict[int, Scene] = {}
+_LIMIT = 512
+
+
+def _scene_of(namespace: Namespace) -> Scene:
+    held = _scenes.get(id(namespace))
+    if held is not None and held.namespace is namespace:
+        return held
+    if len(_scenes) >= _LIMIT:
+        _scenes.clear()
+    scene = _scenes[id(namespace)] = Scene(namespace)
+    return scene
+
+
 class World:
     """The network with its scenes; made once for a trace."""
 
@@ -118,7 +134,7 @@ class World:
     def scene(self, name: str) -> Scene:
         scene = self._scenes.get(name)
         if scene is None:
-            scene = self._scenes[name] = Scene(self.network.namespace(name))
+            scene = self._scenes[name] = _scene_of(self.network.namespace(name))
         return scene
 
     def find(self, name: str) -> Scene | None:
