@@ -40,15 +40,15 @@ def names_of(made: Assembled) -> list[str]:
     return [*nodes, *pods, ROUTER, EXTERNAL]
 
 
-def up(made: Assembled, network: LazyNetwork, lab_id: str, *, force: bool = False) -> state.Lab:
-    """Build the lab. What goes wrong takes it down again. UsageError if it is too large, PrivilegeError if the machine
-    lacks something."""
+def up(made: Assembled, network: LazyNetwork, lab_id: str, *, force: bool = False, listening: bool = True) -> state.Lab:
+    """Build the lab; ``listening``: its pods answer. What goes wrong takes it down again. UsageError if it is too large,
+    PrivilegeError if the machine lacks something."""
     names = names_of(made)
     if len(names) + 1 > MOST and not force:
         text = f"this lab would have {len(names) + 1} namespaces; a few hundred fit most machines, but above {MOST} netsim "
         raise UsageError(text + "asks: --force builds it all the same")
     blueprint = plan(network, names)
-    listeners = _listeners(made)
+    listeners = _listeners(made) if listening else []
     lab = state.create(lab_id)
     try:
         lab.write("holder", "intent")
