@@ -4,7 +4,7 @@ VENV := .venv
 NETSIM := $(VENV)/bin/netsim
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint setup fuzz-lab bench clean
+.PHONY: help demo test lint setup fuzz-lab checked bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ lint: $(VENV)/.dev            ## formatting, lint, strict types, import directio
 
 fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets against this machine's kernel
 	@NETSIM_FUZZ_SECONDS=600 $(PYTEST) -q -s -m kernel tests/differential/test_interpreter_fuzz.py
+
+checked: $(VENV)/.dev          ## lab verify on every network and kernel there is; writes docs/checked.md
+	@scripts/checked $(NETSIM)
 
 bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
 	$(VENV)/bin/python benchmarks/foundation.py
