@@ -54,9 +54,9 @@ def mark_of_first(data: bytes) -> bytes:
 
 
 def quoted_mark(packet: Packet) -> bytes | None:
-    """The mark of the packet that an ICMP error is about."""
+    """The mark of the packet that an ICMP error is about, inside of the tunnel if it is about a tunnel's."""
     inner = quoted(packet) if is_error(packet) else None
-    return mark_of(inner) if inner is not None else None
+    return mark_of(layers(inner)[-1]) if inner is not None else None
 
 
 def without(packet: Packet, known: bytes | None) -> bytes:

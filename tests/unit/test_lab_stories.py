@@ -46,6 +46,9 @@ def test_a_mark_survives_the_wire_and_quoting(version: int, kind: str, serial: i
     error = icmp_error(packet, 3 if version == 4 else 1, 1, PAIRS[version][1])
     assert quoted_mark(error) == mark(serial)
     assert mark_of(error) is None
+    if version == 4:
+        outer = Packet(*PAIRS[4], Proto.IPIP, packet)
+        assert quoted_mark(icmp_error(parse_packet(packet_bytes(outer)), 11, 0, PAIRS[4][1])) == mark(serial)
 
 
 @given(
