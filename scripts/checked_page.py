@@ -76,7 +76,7 @@ def _network(name: str) -> str:
 
 
 def _known(runs: Mapping[str, Mapping[str, Any]], known: Path) -> Iterator[str]:
-    held = tomllib.loads(known.read_text()).get("disagreement", [])
+    held = tomllib.loads(known.read_text()).get("disagreement", []) if known.exists() else []
     skipped = sorted({f"{text} ({run['kernel']})" for run in runs.values() for text in run["skipped"]})
     for one in held:
         yield f"- {one['reason']} (random case {one.get('family', '')} {one.get('seed', '')})"

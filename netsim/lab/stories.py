@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from netsim.interpreter.outcome import Disposition, Hop, Outcome
+from netsim.interpreter.outcome import Disposition, Hop, Outcome, StepKind
 from netsim.lab.capture import DELIVERED, Seen
 from netsim.lab.marks import mark_of, without
 from netsim.linux.link import LinkKind
@@ -117,6 +117,15 @@ def error_view(packet: Packet) -> str:
     return f"error {body.type}/{body.code}{mtu} from {packet.src} to {packet.dst} ttl {packet.ttl}"
 
 
+def _elsewhere(hops: Iterable[Hop]) -> Iterator[str]:
+    """An error about a tunnel's packet comes to the tunnel's end, not to whoever sent the packet inside."""
+    for hop in hops:
+        came = [what for _, where, what in hop.wire if where == "in"]
+        if came and any(step.kind is StepKind.DELIVER for step in hop.steps):
+            packet = came[-1].packet if isinstance(came[-1], Frame) else came[-1]
+            yield f"{hop.namespace} {DELIVERED} {error_view(packet)}"
+
+
 class Storyteller:
     """Tells stories of one network. ``counts`` says which devices are listened to."""
 
@@ -142,8 +151,9 @@ class Storyteller:
                     main[f"{outcome.receiver} {DELIVERED} {view(outcome.packet, names)}"] += 1
             icmp = outcome.icmp
             if icmp is not None and icmp.arrived and icmp.type >= 0:
-                assert outcome.sent is not None
                 errors[f"{outcome.hops[0].namespace} {DELIVERED} {error_view(icmp.packet)}"] += 1
+            elif icmp is not None and icmp.type >= 0:
+                errors.update(_elsewhere(outcome.error_hops))
         self._whole(main, [hop for outcome in outcomes for hop in outcome.hops], names)
         return main, errors
 
