@@ -180,10 +180,12 @@ def differences(flight: Flight, heard: dict[str, Path]) -> list[str]:
 
 
 def _told_order(way: Way, errors: Iterable[tuple[RuleKey, Packet]]) -> Iterator[RuleKey]:
-    """REJECT sends its answer while it is still at work: the kernel tells of the answer's rules first, then of REJECT's."""
-    rules = [key for key, _ in way.rules]
+    """REJECT sends its answer while it is still at work: the kernel tells of the answer's rules on its way out first, then of
+    REJECT's, then of those where the answer comes in again."""
+    rules, answer = [key for key, _ in way.rules], [key for key, _ in errors]
     end = len(rules) - 1 if way.outcomes[-1].disposition is Disposition.REJECTED else len(rules)
-    yield from (*rules[:end], *(key for key, _ in errors), *rules[end:])
+    back = next((at for at, key in enumerate(answer) if key.chain in ("PREROUTING", "INPUT")), len(answer))
+    yield from (*rules[:end], *answer[:back], *rules[end:], *answer[back:])
 
 
 def _chatter(said: Path, told: Path) -> bool:

@@ -151,6 +151,8 @@ def test_reject_tells_of_its_answer_before_itself() -> None:
             rules=[(first, packet), (last, packet)], outcomes=[SimpleNamespace(disposition=disposition)]
         )
         assert list(ruletrace._told_order(way, [(answer, packet)])) == order
+        back = RuleKey("node/n1", Family.IPV4, "filter", "INPUT", 0)  # to a process of the same node
+        assert list(ruletrace._told_order(way, [(answer, packet), (back, packet)])) == [*order, back]
 
 
 @pytest.mark.parametrize(
