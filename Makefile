@@ -4,7 +4,9 @@ VENV := .venv
 NETSIM := $(VENV)/bin/netsim
 PYTEST := $(VENV)/bin/python -m pytest
 
-.PHONY: help demo test lint setup fuzz-lab checked bench clean
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+
+.PHONY: help demo test lint setup fuzz-lab checked bench clean test-lab fuzz-policies
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,8 +24,12 @@ setup: $(VENV)/.dev            ## the development environment in .venv
 demo: $(VENV)/.user            ## trace packets through the bundled example cluster
 	@scripts/demo $(NETSIM)
 
-test: $(VENV)/.dev            ## the whole suite (kernel comparisons where this machine allows them)
+test: $(VENV)/.dev            ## the whole suite (kernel comparisons where this machine allows them; says what it skipped)
 	@$(PYTEST) -q -rs -n auto --dist worksteal
+
+test-lab: $(VENV)/.dev         ## the same with nothing skipped: installs the Debian packages it needs, runs as root
+	@scripts/lab-packages
+	@$(AS_ROOT) env NETSIM_SKIP_NOTHING=1 $(PYTEST) -q -rs -n auto --dist worksteal
 
 lint: $(VENV)/.dev            ## formatting, lint, strict types, import directions
 	$(VENV)/bin/ruff format --check .
@@ -36,6 +42,9 @@ fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets aga
 
 checked: $(VENV)/.dev          ## lab verify on every network and kernel there is; writes docs/checked.md
 	@scripts/checked $(NETSIM)
+
+fuzz-policies: $(VENV)/.dev    ## ten million questions about random policies, put to three evaluators (a few minutes)
+	@NETSIM_FUZZ_QUESTIONS=10000000 $(PYTEST) -q -s --timeout 3600 tests/property/test_policies_questions.py
 
 bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
 	$(VENV)/bin/python benchmarks/foundation.py

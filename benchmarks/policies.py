@@ -1,25 +1,41 @@
-"""Policy answers at scale: the class matrix with port sets, updates, one explanation, and the naive evaluator beside it.
+"""Policy answers at scale: the class matrix with port sets, changes of it, one explanation, hostile blocks over pod
+addresses, a dump from text to answers, and the naive evaluator beside it.
 
-python benchmarks/policies.py [--pods 150000] [--policies 10000]
+python benchmarks/policies.py [--pods 150000] [--policies 10000] [--yaml]
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import io
+import json
 import os
+import platform
 import random
 import resource
+import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
+from netsim.cli.policy_input import addresses
 from netsim.errors import Source
+from netsim.kube import control, load, yaml_reader
+from netsim.kube.cluster import Settings
 from netsim.kube.objects import Meta, Resource
 from netsim.packet.address import ip
+from netsim_policies.algebra import AddressSet
 from netsim_policies.apis import network_policy
 from netsim_policies.evaluate import decide
+from netsim_policies.explain import explain, to_text
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Endpoint, EndpointKind, Policy, World
+from netsim_policies.model import Action, AddressPeer, Direction, Endpoint, EndpointKind, Policy, Rule, World
+from netsim_policies.world import world
 
 
 def build(pods: int, policies: int, seed: int = 1) -> World:
@@ -85,25 +101,94 @@ def policy(index: int, draw: random.Random, apps: int, spaces: list[str]) -> Res
     return Resource(kind="NetworkPolicy", metadata=meta, body={"spec": spec}, source=Source("policies.yaml", index))
 
 
+def hostile(pods: int, policies: int, seed: int = 1) -> World:
+    """As ``build``, with every second rule a block of its own over pod addresses, /32 to /28, in every policy."""
+    draw = random.Random(seed)
+    plain = build(pods, 0, seed)
+    spaces = [*plain.namespaces]
+    made = []
+    for index in range(policies):
+        raw = policy(index, draw, max(1, pods // 25), spaces)
+        for section, side in (("ingress", "from"), ("egress", "to")):
+            for place, rule in enumerate(raw.body["spec"].get(section, ())):
+                if place % 2 == 0:
+                    value, length = draw.randrange(pods), draw.randrange(28, 33)
+                    start = f"10.{128 + (value >> 16)}.{(value >> 8) & 255}.{value & 255}"
+                    rule[side] = [{"ipBlock": {"cidr": f"{start}/{length}"}}]
+        made.append(network_policy.read(raw))
+    return World(plain.endpoints, tuple(made), plain.namespaces)
+
+
 def timed(what: str, call: Any) -> Any:
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     result = call()
-    print(f"{what:<58}{(time.perf_counter() - start) * 1000:12.1f} ms")
+    elapsed, worked = time.perf_counter() - start, time.process_time() - cpu
+    print(f"{what:<66}{elapsed * 1000:10.1f} ms ({worked * 1000:.1f} ms of CPU)", flush=True)
     return result
 
 
-def from_json(pods: int, policies: int) -> None:
-    """The whole way of a user: a JSON dump in memory, loaded, validated, run through the controllers, answered."""
-    import io
-    import json
-    import sys
-    from pathlib import Path
+def peak() -> str:
+    return f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
 
-    from netsim.cli.policy_input import addresses
-    from netsim.kube import control, load
-    from netsim.kube.cluster import Settings
-    from netsim_policies.world import world
 
+def large(pods: int, policies: int) -> None:
+    """The class matrix of a large cluster, changes of it, one explanation."""
+    world = timed("generate (not counted)", lambda: build(pods, policies))
+    timed("import and compile or load the kernels (a small world)", lambda: Matrix(build(50, 5)).cells())
+
+    def answer() -> tuple[Matrix, Any]:
+        matrix = Matrix(world)
+        return matrix, matrix.cells()
+
+    matrix, cells = timed("classes and the class matrix with port sets", answer)
+    shown = f"{len(matrix.classes)} classes, {cells.nbytes / 1e6:.0f} MB of cells, {len(matrix.port_sets)} port sets"
+    print(f"{shown}, {peak()}")
+
+    changed = world.policies[len(world.policies) // 2]
+    other = replace(changed, ingress=(), egress=())
+    rule = Rule(Action.ALLOW, (AddressPeer(AddressSet.prefix("10.130.7.16/28"), "a block"),), None, "spec.ingress[0]")
+    blocked = replace(changed, directions=frozenset((Direction.INGRESS,)), ingress=(rule,), egress=())
+    worded = replace(
+        changed, subject=replace(changed.subject, pods={"matchLabels": {"tier": "tier-1", "app": "app-1"}})
+    )
+    cells = timed("one changed policy, the whole matrix refreshed", lambda: change(matrix, cells, changed, other))
+    cells = timed("one that names a block nobody named before", lambda: change(matrix, cells, other, blocked))
+    cells = timed("one that names a label key nobody named before", lambda: change(matrix, cells, blocked, worded))
+    pod = world.endpoints[7]
+    moved = replace(pod, labels={**pod.labels, "app": "app-3"})
+    cells = timed("one pod with other labels", lambda: matrix.refresh(cells, matrix.place(moved)))
+    cells = timed("one pod less", lambda: matrix.refresh(cells, matrix.remove(moved)))
+    space, labels = "team-3", {"kubernetes.io/metadata.name": "team-3", "env": "none"}
+    timed("one namespace with other labels", lambda: matrix.refresh(cells, matrix.relabel(space, labels)))
+    timed("explain one pair", lambda: list(to_text(explain(world, world.endpoints[1], world.endpoints[-1]))))
+
+
+def change(matrix: Matrix, cells: Any, old: Policy, new: Policy) -> Any:
+    return matrix.refresh(cells, matrix.update([old], [new]))
+
+
+def hostile_blocks(pods: int, policies: int) -> None:
+    """Thousands of distinct blocks over single pods: as many classes, in bounded memory."""
+    world = hostile(pods, policies)
+    matrix = timed("hostile blocks: classes", lambda: Matrix(world))
+
+    def stream() -> tuple[int, int]:
+        lines, opened = 0, 0
+        for _, block in matrix.blocks():
+            lines += len(block)
+            opened += int(np.count_nonzero(block))
+        return lines, opened
+
+    lines, opened = timed("hostile blocks: the class matrix, streamed", stream)
+    blocks = len(matrix.vocabulary.known.blocks)
+    print(
+        f"{blocks} distinct blocks, {len(matrix.labels)} label classes, {lines} classes, {lines**2 / 1e9:.1f} G cells,"
+    )
+    print(f"{opened / max(1, lines**2):.1%} of them open, {len(matrix.port_sets)} port sets, {peak()}")
+
+
+def document(pods: int, policies: int) -> list[dict[str, Any]]:
+    """The objects of a whole cluster as JSON."""
     sys.path.insert(0, str(Path(__file__).parent))
     import generate
 
@@ -115,9 +200,14 @@ def from_json(pods: int, policies: int) -> None:
         made = policy(index, draw, services, spaces)
         item = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": made.body["spec"]}
         items.append(item | {"metadata": {"name": made.name, "namespace": made.namespace}})
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items}).encode()
+    return items
 
-    gc.disable()  # as the command line does
+
+def from_text(pods: int, policies: int, form: str) -> None:
+    """The whole way of a user: a dump in memory, loaded, validated, run through the controllers, answered."""
+    items = document(pods, policies)
+    whole = {"apiVersion": "v1", "kind": "List", "items": items}
+    text = json.dumps(whole).encode() if form == "JSON" else yaml.dump(whole, Dumper=yaml.CSafeDumper).encode()
 
     def answer() -> Matrix:
         store = load.store(load.load(["-"], stdin=io.BytesIO(text)))
@@ -125,42 +215,17 @@ def from_json(pods: int, policies: int) -> None:
         matrix.cells()
         return matrix
 
-    matrix = timed(f"JSON ({len(text) / 1e6:.0f} MB) to answered matrix, {pods} pods, {policies} policies", answer)
-    print(f"{len(matrix.classes)} classes")
-    gc.enable()
+    if form == "YAML":
+        timed(
+            f"YAML ({len(text) / 1e6:.0f} MB) read and nothing else", lambda: list(yaml_reader.read("-", text.decode()))
+        )
+    matrix = timed(f"{form} ({len(text) / 1e6:.0f} MB) to answered matrix, {pods} pods, {policies} policies", answer)
+    print(f"{len(matrix.classes)} classes, {peak()}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pods", type=int, default=150_000)
-    parser.add_argument("--policies", type=int, default=10_000)
-    parser.add_argument("--naive-pods", type=int, default=2_000)
-    given = parser.parse_args()
-    print(f"{os.cpu_count()} cores; {given.pods} pods, {given.policies} policies")
-    world = timed("generate (not counted)", lambda: build(given.pods, given.policies))
-    timed("import and compile the kernel (small world)", lambda: Matrix(build(50, 5)).cells())
-    matrix = timed("classes", lambda: Matrix(world))
-    cells = timed("class matrix with port sets", matrix.cells)
-    print(
-        f"{len(matrix.classes)} classes, {cells.nbytes / 1e6:.0f} MB of cells, {len(matrix.port_sets)} distinct port sets"
-    )
-
-    changed = world.policies[len(world.policies) // 2]
-    other = Policy(**{f: getattr(changed, f) for f in changed.__dataclass_fields__} | {"ingress": (), "egress": ()})
-    touched = [int(c) for c in matrix.classes.scope(changed.subject)]
-
-    def update() -> None:
-        matrix.update([changed], [other])
-        for number in touched:
-            for direction in other.directions:
-                matrix.row(number, direction)
-
-    timed("one changed policy, its rows refilled", update)
-    timed("explain one pair", lambda: decide(world, world.endpoints[1], world.endpoints[-1]))
-    from_json(10_000, 10_000)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
-
-    small = build(given.naive_pods, max(1, given.policies * given.naive_pods // given.pods))
+def against_naive(pods: int, policies: int) -> None:
+    """The same questions to the matrix and to the explaining evaluator, which takes each pair for itself."""
+    small = build(pods, policies)
     fast = Matrix(small)
     start = time.perf_counter()
     fast.cells()
@@ -171,8 +236,27 @@ def main() -> None:
     naive = [decide(small, small.endpoints[a], small.endpoints[b]).allowed for a, b in pairs]
     naive_pair = (time.perf_counter() - start) / len(pairs)
     assert naive == [fast.ports(a, b) for a, b in pairs], "the matrix and the evaluator disagree"
-    print(f"{given.naive_pods} pods: naive {naive_pair * 1e6:.1f} us a pair, matrix {fast_pair * 1e9:.1f} ns")
+    print(f"{pods} pods, {policies} policies: naive {naive_pair * 1e6:.1f} us a pair, matrix {fast_pair * 1e9:.1f} ns")
     print(f"the matrix is {naive_pair / fast_pair:,.0f} times as fast as the naive evaluator")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pods", type=int, default=150_000)
+    parser.add_argument("--policies", type=int, default=10_000)
+    parser.add_argument("--naive-pods", type=int, default=2_000)
+    parser.add_argument("--yaml", action="store_true", help="also read the dump as YAML (slow)")
+    given = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; {given.pods} pods, {given.policies} policies"
+    )
+    gc.disable()  # as the command line does
+    large(given.pods, given.policies)
+    from_text(10_000, 10_000, "JSON")
+    if given.yaml:
+        from_text(10_000, 10_000, "YAML")
+    hostile_blocks(given.pods, given.policies)
+    against_naive(given.naive_pods, max(1, given.policies * given.naive_pods // given.pods))
 
 
 if __name__ == "__main__":

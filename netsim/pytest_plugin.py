@@ -24,7 +24,7 @@ class Connections:
         from netsim.cli.policy_input import Question, running
 
         given: Any = SimpleNamespace(
-            recursive=True, lenient=False, namespace=namespace, context=None, quiet=True,
+            recursive=True, lenient=False, namespace=namespace, context=None, quiet=True, enforcement="api",
             proxy=None, cni=None, nodes=0, pod_cidr=[], service_cidr=[],
         )  # fmt: skip
         self._question = Question(running(given, list(paths)), namespace)

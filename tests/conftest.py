@@ -47,13 +47,25 @@ def _kernel_is_missing() -> str:
     return f"this kernel or container refuses: {done.stderr.strip()}" if done.returncode else ""
 
 
+def _uml_is_missing() -> str:
+    """Why user-mode Linux cannot be had here; '' when it can."""
+    from netsim.lab import uml
+
+    packages = uml.missing()
+    return f"not installed: {', '.join(packages)} (Debian packages)" if packages else ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the machine does not allow is skipped and said; in CI nothing is, so that a lost tool is a failure."""
+    """What the machine does not allow is skipped and said; in CI and `make test-lab` nothing is: what is lost fails."""
     import os
 
-    kernel = [item for item in items if item.get_closest_marker("kernel")]
-    if not kernel or os.environ.get("CI"):
+    if os.environ.get("CI") or os.environ.get("NETSIM_SKIP_NOTHING"):
         return
-    reason = _kernel_is_missing()
-    for item in kernel if reason else ():
-        item.add_marker(pytest.mark.skip(reason=f"compares with the real kernel: {reason}"))
+    for marker, missing, what in (
+        ("kernel", _kernel_is_missing, "compares with the real kernel"),
+        ("uml", _uml_is_missing, "runs under user-mode Linux"),
+    ):
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        reason = missing() if marked else ""
+        for item in marked if reason else ():
+            item.add_marker(pytest.mark.skip(reason=f"{what}: {reason}; `make test-lab` installs what is needed"))

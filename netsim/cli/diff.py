@@ -7,6 +7,7 @@ from typing import Any
 
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -31,8 +32,10 @@ def run(given: Any) -> int:
     from netsim_policies.diff import diff, to_json, to_markdown, to_text
     from netsim_policies.world import world
 
-    before = world(policy_input.running(given, [*given.filename, given.before]).store)
-    after = world(policy_input.running(given, [*given.filename, given.after]).store)
+    before, after = (
+        world(cluster.store, policy_input.applied(given, cluster))
+        for cluster in (policy_input.running(given, [*given.filename, path]) for path in (given.before, given.after))
+    )
     found = diff(before, after, policy_input.family(given))
     if given.output == "json":
         import json
@@ -40,5 +43,5 @@ def run(given: Any) -> int:
         sys.stdout.write(json.dumps(to_json(found), indent=2) + "\n")
     else:
         for line in to_markdown(found) if given.output == "md" else to_text(found):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(clean(line) + "\n")
     return 1 if found else 0

@@ -1,19 +1,23 @@
 """Expectation files: reading them, holding them against a cluster, and reporting.
 
-"allow" holds when every endpoint that the destination stands for may be reached on the port; "deny" when none may.
+"allow" holds when every endpoint that the destination stands for may be reached on the port; "deny" when none may. With
+``via``, "allow" also wants the way itself: every outcome of the traced packet passes the nodes and devices named, in order.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netsim.cli.policy_input import PROTOCOLS, Question
 from netsim.errors import InputError, Problem, Source, UsageError
 from netsim.packet.address import Family
+
+if TYPE_CHECKING:
+    from netsim.cli.ways import Ways
 
 _KEYS = {"name", "from", "to", "protocol", "port", "expect", "because", "via"}
 
@@ -28,6 +32,7 @@ class Expectation:
     expect: str
     because: str
     place: Source
+    via: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,11 @@ class Result:
     actual: str  # allow, deny, or mixed
     decided_by: tuple[str, ...]
     explanation: tuple[str, ...]
+    other_ways: tuple[str, ...] = ()  # that packets take, which ``via`` did not expect
 
     @property
     def holds(self) -> bool:
-        return self.actual == self.expectation.expect
+        return self.actual == self.expectation.expect and not self.other_ways
 
     def to_json(self) -> dict[str, Any]:
         e = self.expectation
@@ -52,6 +58,8 @@ class Result:
             "expect": e.expect,
             "actual": self.actual,
             "holds": self.holds,
+            "via": list(e.via) or None,
+            "otherWays": list(self.other_ways) or None,
             "decided_by": list(self.decided_by),
             "because": e.because or None,
             "source": str(e.place),
@@ -61,10 +69,13 @@ class Result:
         e = self.expectation
         told = f"{'ok  ' if self.holds else 'FAIL'} {e.name}: {e.source} -> {e.destination}"
         port = f" {e.protocol}:{e.port}" if e.port else f" {e.protocol}"
-        yield f"{told}{port} expected {e.expect}, is {self.actual}"
+        by = ", but goes another way" if self.other_ways else ""
+        yield f"{told}{port} expected {e.expect}, is {self.actual}{by}"
         if not self.holds:
             if e.because:
                 yield f"     meant: {e.because} ({e.place})"
+            for way in self.other_ways:
+                yield f"     expected by {', '.join(e.via)}; a packet goes by {way}"
             yield from (f"     {line}" for line in self.explanation)
 
 
@@ -142,22 +153,34 @@ def _one(item: Any, index: int, place: Source, problems: list[Problem]) -> Expec
     if port is not None and not isinstance(port, str) and not (number and 1 <= port <= 65535):
         text = f"Invalid value: {port}: must be between 1 and 65535, inclusive, or a port's name"
         problems.append(Problem(text, place, field=f"{field}.port"))
-    if "via" in item:
-        text = "paths are not compared with policies alone; netsim trace shows the path"
+    via = item.get("via")
+    if via is not None and not (isinstance(via, list) and via and all(isinstance(one, str) and one for one in via)):
+        problems.append(Problem("Invalid value: a list of nodes or devices, in order", place, field=f"{field}.via"))
+    elif via is not None and expect == "deny":
+        text = "goes with expect: allow; a packet that policy refuses has no way to compare"
         problems.append(Problem(text, place, field=f"{field}.via"))
     if len(problems) > before:
         return None
     name = str(item.get("name") or f"{item['from']} to {item['to']}")
-    return Expectation(name, item["from"], item["to"], protocol, port, expect, str(item.get("because") or ""), place)
+    return Expectation(
+        name, item["from"], item["to"], protocol, port, expect, str(item.get("because") or ""), place, tuple(via or ())
+    )
 
 
-def evaluate(asked: Question, expectations: Sequence[Expectation], family: Family) -> list[Result]:
-    """Unknown places are listed all at once, as InputError with their expectation's line."""
+def evaluate(
+    asked: Question, expectations: Sequence[Expectation], family: Family, ways: Callable[[], Ways] | None = None
+) -> list[Result]:
+    """Unknown places are listed all at once, as InputError with their expectation's line. ``ways`` makes the network that
+    ``via`` is asked of, which needs a data plane; it is called only when some expectation has it."""
+    network = ways() if ways is not None and any(e.via for e in expectations) else None
     problems: list[Problem] = []
     results: list[Result] = []
     for expectation in expectations:
         try:
-            results.append(_judge(asked, expectation, family))
+            result = _judge(asked, expectation, family)
+            if network is not None and expectation.via:
+                result = replace(result, other_ways=network.others(expectation, family))
+            results.append(result)
         except UsageError as error:
             problems.append(Problem(str(error), expectation.place, expectation.name))
     if problems:
@@ -191,7 +214,8 @@ def _judge(asked: Question, expectation: Expectation, family: Family) -> Result:
         answers.append(wanted <= found.decision.allowed)
         for side in found.sides:
             decided += [because(v) for v in side.verdicts if v.ports & wanted and (v.allowed == answers[-1])]
-        told += list(to_text(found))
+        if answers[-1] != (expectation.expect == "allow"):  # what disproves it
+            told += list(to_text(found))
     actual = "allow" if all(answers) else "mixed" if any(answers) else "deny"
     return Result(expectation, actual, tuple(dict.fromkeys(decided)), tuple(told))
 
@@ -206,18 +230,20 @@ def junit(results: Sequence[Result]) -> str:
     """One test case per expectation."""
     from xml.sax.saxutils import escape, quoteattr
 
+    from netsim.report.style import clean
+
     failed = sum(not r.holds for r in results)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<testsuite name="netsim check" tests="{len(results)}" failures="{failed}" errors="0" skipped="0">',
     ]
     for result in results:
-        name = quoteattr(result.expectation.name)
+        name = quoteattr(clean(result.expectation.name))  # XML has no place for control characters
         if result.holds:
             lines.append(f'  <testcase classname="netsim.check" name={name}/>')
             continue
         message = quoteattr(f"expected {result.expectation.expect}, is {result.actual}")
-        body = escape("\n".join(result.lines()))
+        body = escape("\n".join(map(clean, result.lines())))
         lines.append(f'  <testcase classname="netsim.check" name={name}>')
         lines.append(f"    <failure message={message}>{body}</failure>")
         lines.append("  </testcase>")

@@ -7,6 +7,7 @@ from typing import Any
 
 from netsim.cli import policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -44,20 +45,32 @@ def run(given: Any) -> int:
     if given.output == "json":
         import json
 
-        items = [to_json(explanation) for _, explanation in found]
+        items = [to_json(explanation) | _through(target) for target, explanation in found]
         document = items[0] if len(items) == 1 else {"apiVersion": "netsim/v1alpha1", "kind": "List", "items": items}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
         return 0
     wanted = policy_input.asked_ports(given)
     for target, explanation in found:
+        if target.service is not None:
+            name = target.endpoint.name
+            sys.stdout.write(
+                f"Service {target.service}: policy sees {name} {target.protocol}:{target.port} behind it\n"
+            )
         for line in to_text(explanation, everything=given.verbose):
-            sys.stdout.write(line + "\n")
+            sys.stdout.write(clean(line) + "\n")
         ports = wanted or _ports_of(target)
         if ports is not None:
             allowed = explanation.decision.allowed & ports
             verdict = "ALLOWED" if allowed == ports else f"ALLOWED in part: {allowed}" if allowed else "DENIED"
             sys.stdout.write(f"  {ports}: {verdict}\n")
     return 0
+
+
+def _through(target: policy_input.Target) -> dict[str, Any]:
+    """The Service on the way, and what policy sees behind it."""
+    if target.service is None:
+        return {}
+    return {"through": {"service": target.service, "protocol": target.protocol, "port": target.port}}
 
 
 def _ports_of(target: policy_input.Target) -> Any:

@@ -13,7 +13,7 @@ def add(commands: Any, program: str) -> None:
     lab = commands.add_parser(
         "lab",
         help="the cluster's network in real Linux namespaces, and netsim checked against it",
-        description="Build the network of a cluster from network namespaces of this machine's kernel, use it, compare it.",
+        description="Build the network of a cluster from network namespaces of a real kernel, use it, compare it.",
         epilog=f"{program} lab VERB --help has examples; {program} lab doctor is where to begin.\n",
     )
     verbs = lab.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
@@ -22,7 +22,8 @@ def add(commands: Any, program: str) -> None:
         "up",
         help="build it",
         description="Build the lab of a cluster. It stays until `lab down`.",
-        epilog=f"example:\n  {program} lab up -f @example --id demo\n",
+        epilog=f"examples:\n  {program} lab up -f @example --id demo\n"
+        f"  {program} lab up -f @example --id tunnels --cni flannel:ipip --kernel uml\n",
     )
     _lab_options(up)
     input_options(up)
@@ -76,36 +77,38 @@ def add(commands: Any, program: str) -> None:
 
 def _lab_options(parser: Any) -> None:
     parser.add_argument("--id", metavar="ID", help="the lab's name")
-    parser.add_argument("--kernel", type=_kernel, default="host", metavar="host", help="whose kernel: this machine's")
+    parser.add_argument(
+        "--kernel",
+        choices=["host", "uml"],
+        help="this machine's, or user-mode Linux (the machine's, unless it lacks what the network needs)",
+    )
     parser.add_argument("--force", action="store_true", help="build it however many namespaces it has")
 
 
-def _kernel(text: str) -> str:
-    import argparse
-
-    if text == "uml":
-        raise argparse.ArgumentTypeError("user-mode Linux is not available in this version: the host's kernel is")
-    if text != "host":
-        raise argparse.ArgumentTypeError(f"{text}: the only kernel is host")
-    return text
-
-
 def _prepared(options: Any) -> Any:
+    """The cluster, its network as the lab builds it, and the kernel to build it in."""
     from netsim.cli import inputs
-    from netsim.lab.build import for_lab
+    from netsim.lab import kernels
+    from netsim.lab.build import for_lab, names_of
+    from netsim.lab.plan import plan
 
     made = inputs.assembled(options)
     network, notes = for_lab(made)
-    for note in notes:
+    kernel, why = (options.kernel, "") if options.kernel else kernels.choose(plan(network, names_of(made)))
+    for note in filter(None, (*notes, why)):
         inputs.talk(options).note(note)
-    return made, network
+    return made, network, kernel
 
 
 def _up(options: Any) -> int:
+    from netsim.cli import inputs
     from netsim.lab import build, state
+    from netsim.lab.listeners import has_sctp
 
-    made, network = _prepared(options)
-    lab = build.up(made, network, state.check_id(options.id or "lab"), force=options.force)
+    made, network, kernel = _prepared(options)
+    if kernel == state.HOST and build.speaks_sctp(made) and not has_sctp():
+        inputs.talk(options).note("this machine's kernel has no SCTP: a raw socket answers for SCTP listeners")
+    lab = build.up(made, network, state.check_id(options.id or "lab"), force=options.force, kernel=kernel)
     sys.stdout.write(f"lab {lab.id} is up: {len(build.names_of(made)) + 1} namespaces\n")
     return 0
 
@@ -155,7 +158,8 @@ def _list(options: Any) -> int:
     from netsim.lab import state
 
     for lab in state.labs():
-        sys.stdout.write(f"{lab.id:<32}  {_state(lab)}\n")
+        held = lab.holder()
+        sys.stdout.write(f"{lab.id:<32}  {_state(lab):<10}  {held.kernel if held is not None else ''}".rstrip() + "\n")
     return 0
 
 
@@ -165,12 +169,13 @@ def _prune(options: Any) -> int:
     for lab in [*state.leftovers(), *(one for one in state.labs() if _state(one) != "up")]:
         state.down(lab)
         sys.stdout.write(f"removed {lab.id}\n")
+    for stray in state.strays():
+        state.end(stray)
+        sys.stdout.write(f"removed {stray.folder.name}, whose folder was gone\n")
     return 0
 
 
 def _exec(options: Any) -> int:
-    import os
-
     from netsim.errors import NetsimError
     from netsim.lab import holder
     from netsim.lab.plan import netns
@@ -178,10 +183,7 @@ def _exec(options: Any) -> int:
     held = _chosen(options.id).holder()
     if held is None:
         raise NetsimError("the lab is not running; `netsim lab prune` clears what is left")
-    words = holder.command(held, netns(options.place), options.words)
-    sys.stdout.flush()
-    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    os.execvp(words[0], words)
+    return holder.run(held, netns(options.place), options.words)
 
 
 def _verify(options: Any) -> int:
@@ -191,10 +193,10 @@ def _verify(options: Any) -> int:
     from netsim.cli import lab_verify
     from netsim.lab import build, holder, state
 
-    made, network = _prepared(options)
+    made, network, kernel = _prepared(options)
     wanted = lab_verify.asked(made, network, options)
     name = state.check_id(options.id or f"verify-{os.getpid()}")
-    lab = build.up(made, network, name, force=options.force, listening=False)
+    lab = build.up(made, network, name, force=options.force, kernel=kernel, listening=False)
     try:
         held = lab.holder()
         assert held is not None
@@ -207,10 +209,25 @@ def _verify(options: Any) -> int:
 
 
 def _doctor(options: Any) -> int:
-    from netsim.lab.doctor import examine
+    from netsim.errors import NetsimError
+    from netsim.lab import doctor, uml
+    from netsim.lab.kernels import EVERYTHING
 
-    bad = 0
-    for found in examine():
-        bad += not found.good and found.needed == "everything"
-        sys.stdout.write(f"{'ok ' if found.good else 'no '}  {found.name:<20} {found.text}\n")
+    def told(heading: str, findings: Any) -> int:
+        sys.stdout.write(f"{heading}\n")
+        bad = 0
+        for found in findings:
+            bad += not found.good and found.needed == EVERYTHING
+            sys.stdout.write(f"{'ok ' if found.good else 'no '}  {found.name:<20} {found.text}\n")
+        sys.stdout.flush()
+        return bad
+
+    bad = told("tools", doctor.tools()) + told(*doctor.host())
+    if packages := uml.missing():
+        sys.stdout.write(f"user-mode Linux\nno   not installed: apt-get install {' '.join(packages)}\n")
+    else:
+        try:
+            told(*doctor.user_mode())
+        except NetsimError as error:
+            sys.stdout.write(f"user-mode Linux\nno   {error}\n")
     return 4 if bad else 0

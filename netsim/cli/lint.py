@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from netsim.cli import policy_input
+from netsim.cli import enforcement, policy_input
 from netsim.cli.parser import input_options
+from netsim.report.style import clean
 
 
 def add(commands: Any, program: str) -> None:
@@ -32,10 +33,11 @@ def run(given: Any) -> int:
     cluster = policy_input.running(given, list(given.filename))
     services = list(cluster.store.typed("Service", Service))
     resources = list(cluster.store.typed("NetworkPolicy", Resource))
-    findings = lint(world(cluster.store), services, resources, _not_enforced_by(cluster))
+    network = enforcement.plugin(cluster)
+    findings = lint(world(cluster.store), services, resources, network[0] if network and not network[1] else None)
     if given.output == "text":
         for finding in findings:
-            sys.stdout.write(f"{finding}\n")
+            sys.stdout.write(clean(str(finding)) + "\n")
         counts = {s: sum(f.severity == s for f in findings) for s in SEVERITIES}
         shown = ", ".join(f"{n} {s}{'s' if n != 1 and s != 'info' else ''}" for s, n in counts.items() if n)
         sys.stdout.write(f"{shown or 'nothing to complain about'}\n")
@@ -68,15 +70,3 @@ def _json(findings: Any) -> dict[str, Any]:
             for f in findings
         ],
     }
-
-
-def _not_enforced_by(cluster: Any) -> str | None:
-    """The network plugin that the input names and that enforces no policy: flannel alone."""
-    from netsim import backends
-
-    if cluster.store.count("DaemonSet") and any(
-        d.name.startswith(("calico", "canal", "cilium", "weave", "antrea")) for d in cluster.store.list("DaemonSet")
-    ):
-        return None
-    flannel = backends.get("flannel")
-    return "flannel" if flannel.detect(cluster) else None

@@ -7,14 +7,17 @@ node's pod CIDR in name order, and everything works the same whatever the cluste
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from netsim.cli import enforcement
 from netsim.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from netsim.cli.places import Place
+    from netsim.cli.words import Words
     from netsim.kube.cluster import Cluster
+    from netsim.kube.objects import Service
     from netsim.packet.address import Family
     from netsim_policies.algebra import PortSet
     from netsim_policies.model import Endpoint, World
@@ -29,19 +32,22 @@ class Target:
     endpoint: Endpoint
     port: int | None = None
     protocol: str | None = None
+    service: str | None = None  # NAMESPACE/NAME of the Service it was reached through
 
 
 class Question:
     """A cluster's world, and the places in it."""
 
-    def __init__(self, cluster: Cluster, namespace: str, external: str | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, namespace: str, external: str | None = None, policies_apply: bool = True
+    ) -> None:
         from netsim.cli.places import Places
         from netsim.linux.network import StaticNetwork
         from netsim.packet.address import ip
         from netsim_policies.world import world
 
         self.cluster = cluster
-        self.world: World = world(cluster.store)
+        self.world: World = world(cluster.store, policies_apply)
         outside = (ip(external),) if external else ()
         self.places = Places(cluster, StaticNetwork({}), namespace, outside)
         self._by_name = {(e.kind.value, e.name): e for e in self.world.endpoints}
@@ -55,30 +61,49 @@ class Question:
 
         words = read_words(_plain(text))
         place = self.places.destination(_plain(text), self.places.source(_plain(sender)) if sender else None)
-        if place.namespace is None:
-            targets = list(self._behind(place))
+        service = self._service(words, place)
+        if service is not None:
+            targets = list(self._behind(service, place))
             if not targets:
                 raise UsageError(f"{text}: the Service has no ready endpoints")
             return targets
+        if place.namespace is None:
+            raise UsageError(f"{text}: nobody in the cluster has this address")
         port = place.port if words.port is not None or place.port is not None else None
         return [self._target(place, port)]
 
-    def _behind(self, place: Place) -> Iterator[Target]:
+    def _service(self, words: Words, place: Place) -> Service | None:
+        """The Service that a place is: by name, or by one of its addresses."""
+        if words.kind == "Service":
+            named = self.cluster.services.get((words.namespace or self.places.namespace, words.name))
+            if named is not None and named.spec.type != "ExternalName":
+                return named
+        if place.namespace is not None:
+            return None
         from netsim.packet.address import ip
 
-        for key, service in self.cluster.services.items():
-            held = {ip(a) for a in service.spec.cluster_ips if a and a != "None"}
-            if not held & set(place.addresses):
-                continue
-            names = {p.name for p in service.spec.ports if place.port in (None, p.port)}
-            for item in self.cluster.slices.get(key, ()):
-                for port in item.ports or ():
-                    if (port.name or "") not in names:
-                        continue
-                    for endpoint in item.endpoints:
-                        if endpoint.conditions.ready is not False:
-                            owner = self.places._owner(ip(endpoint.addresses[0]))
-                            yield self._target(owner, port.port, port.protocol)
+        for service in self.cluster.services.values():
+            status = (ingress.ip for ingress in service.status.load_balancer.ingress)
+            held = (*service.spec.cluster_ips, *service.spec.external_ips, *status)
+            if any(a not in ("", "None") and ip(a) in place.addresses for a in held):
+                return service
+        return None
+
+    def _behind(self, service: Service, place: Place) -> Iterator[Target]:
+        """Every ready endpoint; of a headless Service too, since a client may be given any."""
+        from netsim.packet.address import ip
+
+        headless = service.spec.cluster_ip == "None"
+        names = {p.name for p in service.spec.ports if headless or place.port in (None, p.port)}
+        for item in self.cluster.slices.get(service.key, ()):
+            for port in item.ports or ():
+                if (port.name or "") not in names or (headless and place.port not in (None, port.port)):
+                    continue
+                for endpoint in item.endpoints:
+                    if endpoint.conditions.ready is not False:
+                        owner = self.places._owner(ip(endpoint.addresses[0]))
+                        name = f"{service.namespace}/{service.name}"
+                        yield replace(self._target(owner, port.port, port.protocol), service=name)
 
     def _target(self, place: Place, port: int | None = None, protocol: str | None = None) -> Target:
         from netsim_policies.world import outside
@@ -98,12 +123,20 @@ def _plain(text: str) -> str:
 def options(parser: Any) -> None:
     parser.add_argument("--from-ip", metavar="ADDRESS", help="the address of `external`")
     parser.add_argument("--family", type=int, choices=(4, 6), default=4, help="which IP version (4)")
+    enforcement.options(parser)
 
 
 def question(given: Any) -> Question:
     """The input of ``-f``/``--context`` as a question; notes are said on stderr."""
     cluster = running(given, given.filename)
-    return Question(cluster, given.namespace or "default", getattr(given, "from_ip", None))
+    return Question(cluster, given.namespace or "default", getattr(given, "from_ip", None), applied(given, cluster))
+
+
+def applied(given: Any, cluster: Cluster) -> bool:
+    """``--enforcement``: do the policies of ``cluster`` count?"""
+    from netsim.cli import inputs
+
+    return enforcement.applies(cluster, given.enforcement, inputs.talk(given).note)
 
 
 def running(given: Any, paths: list[str]) -> Cluster:

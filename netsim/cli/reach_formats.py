@@ -6,11 +6,13 @@ import csv
 import html
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from netsim_policies.algebra import PortSet
     from netsim_policies.reach import Edge, Exposure, Group
+    from netsim_policies.services import Way
 
 
 def edges(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequence[Group], form: str) -> Iterator[str]:
@@ -20,9 +22,9 @@ def edges(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequenc
         case "csv":
             yield from _csv(("from", "to", "protocol", "ports"), _rows(found))
         case "md":
-            yield "| from | to | ports |"
-            yield "| --- | --- | --- |"
-            yield from (f"| {e.source.name} | {e.destination.name} | {e.ports} |" for e in found)
+            yield from _table(
+                ("from", "to", "ports"), [(e.source.name, e.destination.name, str(e.ports)) for e in found]
+            )
         case "dot":
             yield from _dot(found)
         case "html":
@@ -80,33 +82,115 @@ def _dot(found: Sequence[Edge]) -> Iterator[str]:
     yield "}"
 
 
+_STYLE = """
+:root{--all:#14532d;--many:#4d9b68;--some:#c5e6cf}
+body{font:13px system-ui,sans-serif;margin:1em;color:#222}
+.m{overflow:auto;max-height:88vh;border:1px solid #ddd}
+table{border-collapse:separate;border-spacing:0}
+th{font-weight:400;text-align:left;white-space:nowrap;background:#fff;padding:0 .5em}
+tbody th{position:sticky;left:0;z-index:1;border-right:1px solid #ccc}
+thead th{position:sticky;top:0;z-index:2;writing-mode:vertical-rl;transform:rotate(180deg);padding:.5em 0;max-height:18em;
+overflow:hidden;text-overflow:ellipsis}
+thead td{position:sticky;top:0;left:0;z-index:3;background:#fff}
+tbody td{min-width:1.3em;height:1.3em;border-right:1px solid #eee;border-bottom:1px solid #eee;text-align:center;color:#bbb}
+tbody tr:hover th,tbody tr:hover td{outline:1px solid #2563eb}
+.g>*{border-top:2px solid #888}.v{border-left:2px solid #888}
+td.a{background:var(--all);color:#fff}td.w{background:var(--many);color:#fff}td.s{background:var(--some);color:#14532d}
+.l span{display:inline-block;width:1.4em;text-align:center}
+"""
+_MANY = 1000  # ports: a range rather than a service or two
+
+
 def heat_map(found: Sequence[Edge], sources: Sequence[Group], destinations: Sequence[Group]) -> Iterator[str]:
-    """One self-contained page: rows send, columns receive; dark is every port, light some. Names stay in view while
-    scrolling, and every cell tells its ports when pointed at."""
+    """One self-contained page without scripts: rows send, columns receive; the darker the more ports, with a sign that says
+    the same. Names stay in view while scrolling, lines part the namespaces, and a cell tells its ports when pointed at."""
     ports = {(e.source.name, e.destination.name): e.ports for e in found}
-    full = str(next((p for p in ports.values() if str(p) == "all"), "all"))
-    yield "<!doctype html><meta charset=utf-8><title>Reachability</title>"
+    columns = [(html.escape(d.name), " class=v" if new else "") for d, new in _with_breaks(destinations)]
+    yield "<!doctype html><html lang=en><meta charset=utf-8><title>Who reaches whom</title>"
+    yield "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+    yield f"<style>{_STYLE}</style><h1>Who reaches whom</h1>"
     yield (
-        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        "<style>body{font:13px system-ui;margin:1em}div{overflow:auto;max-height:90vh}table{border-collapse:collapse}"
-        "th{font-weight:400;text-align:left;white-space:nowrap;background:#fff;position:sticky;left:0;padding:0 .5em}"
-        "thead th{top:0;writing-mode:vertical-rl;left:auto;padding:.5em 0;z-index:1}"
-        "td{min-width:1.2em;height:1.2em;border:1px solid #eee;text-align:center}"
-        ".a{background:#1f6f43;color:#fff}.s{background:#b7e0c4}.n{background:#fff;color:#bbb}</style>"
+        f"<p class=l>{len(sources)} senders (rows), {len(destinations)} receivers (columns), {len(found)} pairs. "
+        "<span style='background:var(--all);color:#fff'>●</span> every port "
+        "<span style='background:var(--many);color:#fff'>◐</span> a range "
+        "<span style='background:var(--some)'>○</span> a few <span>·</span> none</p>"
     )
-    yield "<h1>Who reaches whom</h1>"
-    yield f"<p>{len(sources)} senders, {len(destinations)} receivers. ● every port, ○ some, · none.</p>"
-    yield "<div><table><thead><tr><th></th>"
-    yield "".join(f"<th>{html.escape(d.name)}</th>" for d in destinations) + "</tr></thead><tbody>"
-    for s in sources:
+    yield "<div class=m><table><thead><tr><td></td>"
+    yield "".join(f'<th{mark} title="{name}">{name}</th>' for name, mark in columns) + "</tr></thead><tbody>"
+    for source, new in _with_breaks(sources):
+        name = html.escape(source.name)
         cells = []
-        for d in destinations:
-            held = ports.get((s.name, d.name))
-            kind, sign = ("n", "·") if not held else ("a", "●") if str(held) == full else ("s", "○")
-            title = html.escape(f"{s.name} -> {d.name}: {held or 'none'}", quote=True)
-            cells.append(f'<td class={kind} title="{title}">{sign}</td>')
-        yield f"<tr><th>{html.escape(s.name)}</th>{''.join(cells)}</tr>"
-    yield "</tbody></table></div>"
+        for destination, (shown, mark) in zip(destinations, columns, strict=True):
+            held = ports.get((source.name, destination.name))
+            if not held:
+                cells.append(f"<td{mark}>·")
+                continue
+            kind, sign = ("a", "●") if str(held) == "all" else ("w", "◐") if _count(held) >= _MANY else ("s", "○")
+            both = f'"v {kind}"' if mark else kind
+            cells.append(f'<td class={both} title="{name} → {shown}: {html.escape(str(held))}">{sign}')
+        yield f"<tr{' class=g' if new else ''}><th>{name}</th>{''.join(cells)}"
+    yield "</table></div>"
+
+
+def _with_breaks(groups: Sequence[Group]) -> Iterator[tuple[Group, bool]]:
+    """Each group, and whether it begins another kind or namespace."""
+    last = None
+    for group in groups:
+        here = group.kind, group.name.partition("/")[0].rpartition(" ")[2] if group.kind.value == "pod" else ""
+        yield group, last is not None and here != last
+        last = here
+
+
+def _count(ports: PortSet) -> int:
+    return sum(high - low + 1 for _, ranges in ports.items() for low, high in ranges)
+
+
+def ways(found: Iterable[tuple[str, list[Way]]], form: str) -> Iterator[str]:
+    """Ways in through Services and Ingress: by entrance, whom policy sees as the sender and what it sees behind."""
+    if form == "json":
+        items = [
+            {
+                "kind": each[0].entrance.kind,
+                "name": each[0].entrance.name,
+                "address": each[0].entrance.address,
+                "behind": behind,
+                "seenAs": each[0].entrance.seen_as,
+                "source": str(each[0].entrance.source) if each[0].entrance.source else None,
+                "from": [
+                    {"sender": w.sender, "reaches": w.verdict, "endpoints": w.reached, "of": len(w.entrance.behind)}
+                    for w in each
+                ],
+            }
+            for behind, each in found
+        ]
+        yield json.dumps({"apiVersion": "netsim/v1alpha1", "kind": "ServiceReachability", "entrances": items}, indent=2)
+    elif form in ("csv", "md"):
+        header = ("through", "address", "policy sees", "from", "reaches")
+        rows = [
+            (w.entrance.name, w.entrance.address, behind, w.sender, w.verdict) for behind, each in found for w in each
+        ]
+        yield from _csv(header, iter(rows)) if form == "csv" else _table(header, rows)
+    else:
+        empty = True
+        for behind, each in found:
+            empty = False
+            entrance = each[0].entrance
+            yield f"{entrance.name} at {entrance.address}"
+            yield f"  policy sees {behind}, and as the sender {entrance.seen_as}"
+            for verdict, told in (("all", "reached by"), ("some", "some endpoints reached by"), ("none", "closed to")):
+                names = [w.sender for w in each if w.verdict == verdict]
+                if names:
+                    yield f"  {told} {', '.join(names)}"
+        if empty:
+            yield "no Service or Ingress leads there"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A Markdown table; a bar in a cell would end it."""
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
 def exposure(found: Sequence[Exposure], form: str) -> Iterator[str]:
@@ -119,9 +203,7 @@ def exposure(found: Sequence[Exposure], form: str) -> Iterator[str]:
     elif form == "csv":
         yield from _csv(header, iter(rows))
     elif form == "md":
-        yield "| " + " | ".join(header) + " |"
-        yield "|" + " --- |" * len(header)
-        yield from ("| " + " | ".join(row) + " |" for row in rows)
+        yield from _table(header, rows)
     else:
         widths = [max(len(r[i]) for r in [header, *rows]) for i in range(len(header))]
         for row in [header, *rows]:

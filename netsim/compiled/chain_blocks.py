@@ -7,12 +7,13 @@ lowered. The old block stays as it is, for whoever still walks it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from netsim.compiled import programs as p
 from netsim.compiled.chain_index import ChainIndexer, Keyed
@@ -35,6 +36,14 @@ class _Long:
     at: int  # address of its rules
 
 
+class Draft(NamedTuple):
+    """A long chain before it has a place. ``lines`` (rules, LINE) uint32: without draws; LIST is 0 for what is behind."""
+
+    lowered: list[Lowered]
+    keyed: Keyed
+    lines: npt.NDArray[np.uint32]
+
+
 class ChainBlocks:
     def __init__(self, pools: Pools, indexer: ChainIndexer) -> None:
         self._pools, self._code, self._indexer = pools, pools.code, indexer
@@ -44,7 +53,7 @@ class ChainBlocks:
         """The address of a chain: header, draws, constraints that no chain had before, rules. ``first``: its first rule's
         number."""
         pools, code = self._pools, self._code
-        runs = self._runs(lowered)
+        runs = self._runs(lowered, range(len(lowered)))
         block = [len(lowered) | policy, first, 0, 0]
         at = code.aligned(p.HEADER + p.RULE * len(lowered))  # from here to the end nothing else is written
         draws = {}
@@ -64,29 +73,36 @@ class ChainBlocks:
             block += draws.get(place, 0), _meta(codes, pure, action), argument, held
         return code.add(block)
 
-    def long(self, chain: Chain, family: Family, policy: int, first: int, lower: Callable[[Rule], Lowered]) -> int:
+    def long(self, chain: Chain, family: Family, policy: int, first: int, made: Draft) -> int:
         """The address of a chain with an index: header, then a line for each rule, with its constraints if they fit."""
-        earlier = self._earlier.setdefault((chain.name, family), [])
-        made = next(filter(None, (self._patched(one, chain.rules, lower) for one in reversed(earlier))), None)
-        if made is None:
-            lowered = [lower(rule) for rule in chain.rules]
-            keyed = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in lowered])
-            lines = self._lines(lowered)
-        else:
-            lowered, keyed, lines = made
-        for place, words in self._runs(lowered).items():
+        lowered, keyed, lines = made
+        bare = np.flatnonzero((lines[:, p.META] & 0xFFFF) == 1 << 8)  # one constraint, and it is not pure
+        for place, words in self._runs(lowered, bare.tolist()).items():
             lines[place, p.RUN] = self._code.add(words)
         index = self._indexer.index(keyed)
         at = self._code.aligned(2 * p.LINE) + p.LINE
-        own = np.flatnonzero(lines[:, p.LIST] == 0) if len(lines) else np.zeros(0, np.int64)
-        own = own[lines[own, p.META] >> 8 & 0xFF > 0]
+        own = np.flatnonzero((lines[:, p.LIST] == 0) & (lines[:, p.META] >> 8 & 0xFF > 0))
         lines[own, p.LIST] = at + p.LINE * own + p.RULE
         self._code.add([len(chain.rules) | policy, first, at, index, *[0] * (p.LINE - p.HEADER)])
         self._code.add_array(lines)
         if len(chain.rules) >= _WORTH:
+            earlier = self._earlier.setdefault((chain.name, family), [])
             earlier.append(_Long(chain.rules, lowered, keyed, at))
             del earlier[:-_KEPT]
         return at - p.LINE
+
+    def draft(self, lowered: list[Lowered]) -> Draft:
+        """What a long chain is written from."""
+        keyed = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in lowered])
+        return Draft(lowered, keyed, self._lines(lowered))
+
+    def successor(self, chain: Chain, family: Family, lower: Callable[[Rule], Lowered]) -> Draft | None:
+        """The same for a chain most of whose rules are in an earlier long chain of its name; None if there is none."""
+        for one in reversed(self._earlier.get((chain.name, family), ())):
+            made = self._patched(one, chain.rules, lower)
+            if made is not None:
+                return made
+        return None
 
     def _lines(self, lowered: Sequence[Lowered]) -> Any:
         """A line a rule, without draws. The address of the constraints is 0 if they are behind the rule."""
@@ -106,9 +122,7 @@ class ChainBlocks:
             words += [0] * (p.LINE - len(line))
         return np.array(words, np.uint32).reshape(len(lowered), p.LINE)
 
-    def _patched(
-        self, before: _Long, rules: tuple[Rule, ...], lower: Callable[[Rule], Lowered]
-    ) -> tuple[list[Lowered], Keyed, Any] | None:
+    def _patched(self, before: _Long, rules: tuple[Rule, ...], lower: Callable[[Rule], Lowered]) -> Draft | None:
         """The rules lowered, keyed and as lines, from those of ``before``; None if too many differ."""
         old = before.rules
         shorter = min(len(old), len(rules))
@@ -139,11 +153,12 @@ class ChainBlocks:
         keyed.shapes[fresh], keyed.hashes[fresh], lines[fresh] = keys.shapes, keys.hashes, self._lines(new)
         for place, one, key in zip(fresh, new, keys.keys):
             lowered[place], keyed.keys[place] = one, key
-        return lowered, keyed, lines
+        return Draft(lowered, keyed, lines)
 
-    def _runs(self, lowered: Sequence[Lowered]) -> dict[int, list[int]]:
-        """The runs of draws, rules in a row that hold nothing but one, by their first place: as words."""
-        alone = [place for place, one in enumerate(lowered) if len(one.codes) == 1 and one.codes[0][0] == p.RANDOM]
+    def _runs(self, lowered: Sequence[Lowered], among: Iterable[int]) -> dict[int, list[int]]:
+        """The runs of draws, rules in a row that hold nothing but one, by their first place: as words. ``among``: places
+        that may be of such a rule."""
+        alone = [at for at in among if len(lowered[at].codes) == 1 and lowered[at].codes[0][0] == p.RANDOM]
         found: dict[int, list[int]] = {}
         while alone:
             length = 1

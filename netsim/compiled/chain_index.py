@@ -26,7 +26,7 @@ from netsim.compiled.jit import kernel
 from netsim.compiled.words import Words
 
 ALL = 0xFFFFFFFF
-FROM = 12  # shorter chains are read rule by rule
+FROM = 12  # chains with fewer rules that have constraints are read rule by rule
 _FEWEST = 4  # rules that make a group worth its probe
 _BITS = 8  # a shape that fixes fewer bits is no shape
 _SPREAD = 32  # places that a rule may have among the elementary intervals, on average
@@ -122,11 +122,12 @@ class ChainIndexer:
     def index(self, keyed: Keyed) -> int:
         """Divide the rules of a chain, in their order, into groups and rest: the address of the index."""
         order = np.argsort(keyed.shapes, kind="stable")
-        shapes, starts = np.unique(keyed.shapes[order], return_index=True)
+        held = keyed.shapes[order]
+        starts = np.flatnonzero(np.diff(held, prepend=held[:1] - 1))
         rows: list[tuple[int, ...]] = []
         loose: list[int] = []
         members: dict[tuple[Part, ...], tuple[npt.NDArray[Any], npt.NDArray[Any]]] = {}
-        for shape, places in zip(shapes.tolist(), np.split(order, starts[1:])):
+        for shape, places in zip(held[starts].tolist(), np.split(order, starts[1:])):
             if shape == NO_SHAPE or len(places) < _FEWEST:
                 loose += places.tolist()
             else:
@@ -180,12 +181,14 @@ class ChainIndexer:
             found = np.array(places), self._hashes(home, values)
             if home in members:
                 old = members[home]
-                found = np.concatenate((old[0], found[0])), np.concatenate((old[1], found[1]))
+                both = np.concatenate((old[0], found[0]))
+                order = np.argsort(both)
+                found = both[order], np.concatenate((old[1], found[1]))[order]
             members[home] = found
         return rest, spans
 
     def _hashed(self, shape: tuple[Part, ...], places: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> tuple[int, ...]:
-        order = np.lexsort((places, hashes))
+        order = np.argsort(hashes, kind="stable")  # places ascend
         places, hashes = places[order], hashes[order]
         firsts = np.flatnonzero(np.concatenate(((True,), hashes[1:] != hashes[:-1])))
         counts = np.diff(firsts, append=len(hashes))

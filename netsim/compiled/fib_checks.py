@@ -168,7 +168,7 @@ def select_source(F: Any, words: Any, namespace: Any, family: Any, device: Any, 
     first = np.int64(F.device[row]["first"])
     for at in range(first, first + count):
         held = np.int64(F.primary[at]["address"])
-        if near == 0 or ((held ^ near) & np.int64(F.primary[at]["mask"])) == 0:
+        if (held ^ near) & np.int64(F.primary[at]["mask"]) == 0:
             return held
     return np.int64(F.primary[first]["address"])
 

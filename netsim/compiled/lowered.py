@@ -6,7 +6,7 @@ draws are kept once, however many rules have them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from netsim.compiled import programs as p
@@ -19,7 +19,7 @@ from netsim.linux.netfilter.base import Match, Nat, NatKind, Target, Verdict
 from netsim.linux.netfilter.lowering import Column, Constraint, Effect, Kind, Opaque
 from netsim.linux.netfilter.match.comment import Comment
 from netsim.linux.netfilter.match.recent import Recent
-from netsim.linux.netfilter.rule import Rule
+from netsim.linux.netfilter.rule import Chain, Rule
 from netsim.linux.netfilter.target.connmark import ConnMark
 from netsim.packet.address import Family, IPNetwork
 
@@ -285,6 +285,14 @@ class Lowering:
             if column in _MAY_LACK:
                 yield p.HAVING, r.HAS, 0, 0, 1 << column, 0
             yield from self._column(kind, column, value, negated)
+
+    def note_recent(self, chains: Iterable[Chain]) -> None:
+        """Know which lists these chains use, and how, before one of them is compiled."""
+        for chain in chains:
+            for rule in chain.rules:
+                for match in rule.matches:
+                    if isinstance(match, Recent):
+                        self.pools.note_recent(match, self.family)
 
     def _recent(self, match: Recent) -> Code:
         number = self.pools.note_recent(match, self.family)

@@ -179,6 +179,8 @@ class RuleCompiler:
     def _scope(self, mapping: Mapping[str, Chain], family: Family) -> tuple[int, int]:
         """Kind and number of the scope for a mapping of chains."""
         if type(mapping) is not dict or len(mapping) > _SMALL:
+            if type(mapping) is dict:
+                self._lowerings[family].note_recent(mapping.values())
             declared = getattr(mapping, "scope", None)
             key = ("of", id(mapping)) if declared is None else ("declared", declared)
             return p.PAGED, self._pages.scope((family, *key), mapping)
@@ -205,16 +207,19 @@ class RuleCompiler:
         lower = self._lowerings[family].rule
         policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
         first = self._rules
-        if len(chain.rules) >= FROM:
-            number = self._blocks.long(chain, family, policy, first, lower)
-        else:
-            lowered = [lower(rule) for rule in chain.rules]
-            key = chain.name, policy, tuple(lowered)
-            if share and key in self._same:
-                return self._same[key]
+        draft = self._blocks.successor(chain, family, lower)
+        lowered = [lower(rule) for rule in chain.rules] if draft is None else draft.lowered
+        key = (chain.name, policy, family, tuple(lowered)) if share else None
+        if key in self._same:
+            return self._same[key]
+        if draft is None and sum([one.pure > 0 for one in lowered]) >= FROM:
+            draft = self._blocks.draft(lowered)
+        if draft is None:
             number = self._blocks.short(lowered, policy, first)
-            if share:
-                self._same[key] = number
+        else:
+            number = self._blocks.long(chain, family, policy, first, draft)
+        if share:
+            self._same[key] = number
         self._firsts.append(first)
         self._sources.append(chain)
         self._rules += len(chain.rules)

@@ -368,13 +368,6 @@ class Datapath:
         for ns, entry in self.store.entries_of_outer(number):
             yield ns, self._asked(ns, entry)
 
-    def entries_at(self, ns: int) -> Iterator[Entry]:
-        """The entries that flows and tunnels have in one namespace."""
-        for flow in self.store.flows():
-            yield from (entry for where, entry in self._entries_of(flow) if where == ns)
-        for number in self.store.outers():
-            yield from (entry for where, entry in self._entries_of_outer(number) if where == ns)
-
     def connections(self) -> Mapping[str, list[Entry]]:
         """Every living conntrack entry by namespace, as ``conntrack -L`` would list them there."""
         found: dict[str, list[Entry]] = {}
@@ -388,7 +381,7 @@ class Datapath:
         for name, held in self.state.namespaces.items():
             table = held.conntrack
             assert isinstance(table, JoinedTable)
-            found.setdefault(name, []).extend(table.own_entries())
+            found.setdefault(name, []).extend(table.entries())
         return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
 
 

@@ -35,13 +35,9 @@ class JoinedTable(Table):
         self._datapath.thaw_source(self._ns, original)
         return super().same_source(original, now)
 
-    def own_entries(self) -> Iterator[Entry]:
-        """Those that the interpreter holds."""
-        return super().entries()
-
     def entries(self) -> Iterator[Entry]:
-        yield from super().entries()
-        yield from self._datapath.entries_at(self._ns)
+        """Those that the interpreter holds; ``Datapath.connections`` has all."""
+        return super().entries()
 
     def take(self, entry: Entry) -> None:
         """A thawed entry."""

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from netsim.errors import NetsimError, PrivilegeError, UsageError
-from netsim.lab import holder, state, udp_forwarder
+from netsim.lab import holder, netlink, state, udp_forwarder
 from netsim.lab.holder import within
+from netsim.lab.netlink import Netlink, Request
 from netsim.lab.plan import GLOBAL_SYSCTLS, LAB_SYSCTLS, UNDERLAY, Plan, netns, plan
 from netsim.linux.network import Namespace
 from netsim.packet.address import Family
@@ -21,7 +24,7 @@ from netsim.topology.assemble import Assembled, LazyNetwork
 from netsim.topology.underlay import EXTERNAL, ROUTER
 
 MOST = 60  # namespaces, unless forced
-STEPS = ("holder", "namespaces", "sysctls", "links", "addresses", "rules", "forwarders", "listeners", "ready")
+STEPS = ("holder", "namespaces", "sysctls", "rules", "links", "addresses", "forwarders", "listeners", "ready")
 
 
 def for_lab(made: Assembled) -> tuple[LazyNetwork, list[str]]:
@@ -40,21 +43,32 @@ def names_of(made: Assembled) -> list[str]:
     return [*nodes, *pods, ROUTER, EXTERNAL]
 
 
-def up(made: Assembled, network: LazyNetwork, lab_id: str, *, force: bool = False, listening: bool = True) -> state.Lab:
-    """Build the lab; ``listening``: its pods answer. What goes wrong takes it down again. UsageError if it is too large,
-    PrivilegeError if the machine lacks something."""
+def up(
+    made: Assembled,
+    network: LazyNetwork,
+    lab_id: str,
+    *,
+    force: bool = False,
+    kernel: str = state.HOST,
+    listening: bool = True,
+) -> state.Lab:
+    """Build the lab of a cluster; ``listening``: its pods answer. UsageError if it is too large, PrivilegeError if the
+    machine lacks something."""
     names = names_of(made)
     if len(names) + 1 > MOST and not force:
         text = f"this lab would have {len(names) + 1} namespaces; a few hundred fit most machines, but above {MOST} netsim "
         raise UsageError(text + "asks: --force builds it all the same")
-    blueprint = plan(network, names)
-    listeners = _listeners(made) if listening else []
+    return raised(plan(network, names), _listeners(made) if listening else [], lab_id, kernel)
+
+
+def raised(blueprint: Plan, listeners: list[dict[str, Any]], lab_id: str, kernel: str = state.HOST) -> state.Lab:
+    """A lab that stands. What goes wrong takes it down again; PrivilegeError if the machine lacks something."""
     lab = state.create(lab_id)
     try:
         lab.write("holder", "intent")
-        held = holder.start(lab)
+        held = holder.start(lab, kernel)
         lab.write("holder", "done", pid=held.pid)
-        if holder.in_lab(held, lambda: _build(lab, blueprint, listeners)):
+        if holder.in_lab(held, partial(_build, lab, blueprint, listeners)):
             raise NetsimError("the lab could not be built, see above")
     except BaseException:
         state.down(lab)
@@ -72,14 +86,18 @@ def _listeners(made: Assembled) -> list[dict[str, Any]]:
     return found
 
 
+def speaks_sctp(made: Assembled) -> bool:
+    return any(protocol == "SCTP" for one in _listeners(made) for protocol, _ in one["ports"])
+
+
 def _build(lab: state.Lab, blueprint: Plan, listeners: list[dict[str, Any]]) -> int:
     forwarders = [one for name, held in blueprint.namespaces.items() for one in udp_forwarder.wanted(netns(name), held)]
     acts: dict[str, Callable[[], None]] = {
         "namespaces": lambda: _namespaces(blueprint),
         "sysctls": lambda: _sysctls(blueprint, late=False),
-        "links": lambda: _batches(blueprint, "links"),
-        "addresses": lambda: _configure(blueprint),
         "rules": lambda: _rules(blueprint.namespaces.values()),
+        "links": lambda: _send(blueprint, "links"),
+        "addresses": lambda: _configure(blueprint),
         "forwarders": lambda: _process("udp_forwarder", lab, forwarders),
         "listeners": lambda: _process("listeners", lab, listeners),
         "ready": lambda: None,
@@ -132,33 +150,48 @@ def _write_sysctl(key: str, value: str) -> None:
         raise PrivilegeError(f"sysctl {key} cannot be set in a namespace of this kernel: {error.strerror}") from None
 
 
-def _batches(blueprint: Plan, part: str) -> None:
+def _send(blueprint: Plan, part: str) -> None:
     for name, batch in blueprint.batches.items():
-        lines: list[str] = getattr(batch, part)
-        if lines:
-            words = ["bridge"] if part == "fdb" else ["ip"]
-            tool([*words, "-n", netns(name), "-batch", "-"], "\n".join(lines) + "\n")
+        requests: list[Request] = getattr(batch, part)
+        if requests:
+            with within(netns(name)), Netlink(name) as kernel:
+                kernel.send(requests)
 
 
 def _configure(blueprint: Plan) -> None:
-    _batches(blueprint, "rest")
-    _batches(blueprint, "fdb")
+    _send(blueprint, "rest")
     _sysctls(blueprint, late=True)
 
 
 def _rules(namespaces: Iterable[Namespace]) -> None:
+    """Every tool loads the text that ``netsim render`` prints. The namespaces are independent: all processors load."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        loading = [pool.submit(_load, held) for held in namespaces if held.ipsets or held.rulesets]
+        netlink.warm()
+        for one in loading:
+            one.result()
+
+
+def _load(held: Namespace) -> None:
+    """One namespace's rules, in the order in which they need each other: sets before the rules that look into them."""
+    with within(netns(held.name)):
+        for words, lines in _texts(held):
+            text = "".join(line.rstrip("\n") + "\n" for line in lines)
+            if text:
+                tool(words, text)
+
+
+def _texts(held: Namespace) -> Iterator[tuple[list[str], Iterable[str]]]:
+    """(command, what it is to read) for each rule engine."""
     from netsim.linux import ipset
     from netsim.linux.netfilter.text import print_save
 
-    for held in namespaces:
-        with within(netns(held.name)):
-            if held.ipsets:
-                tool(["ipset", "restore"], "".join(line.rstrip("\n") + "\n" for line in ipset.print_save(held.ipsets)))
-            for family, command in ((Family.IPV4, "iptables-restore"), (Family.IPV6, "ip6tables-restore")):
-                ruleset = held.rulesets.get(family)
-                text = "" if ruleset is None else "".join(line.rstrip("\n") + "\n" for line in print_save(ruleset))
-                if text:
-                    tool([command], text)
+    if held.ipsets:
+        yield ["ipset", "restore"], ipset.print_save(held.ipsets)
+    for family, command in ((Family.IPV4, "iptables-restore"), (Family.IPV6, "ip6tables-restore")):
+        ruleset = held.rulesets.get(family)
+        if ruleset is not None:
+            yield [command], print_save(ruleset)
 
 
 def _process(module: str, lab: state.Lab, given: Any) -> None:

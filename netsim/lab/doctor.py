@@ -1,34 +1,33 @@
-"""What this machine can do for a lab, found out by trying it in a throw-away namespace."""
+"""What this machine can do for a lab, under either kernel: tools by looking for them, features by trying them."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from netsim.lab.holder import own_user
+from netsim.lab import holder, state, uml
+from netsim.lab.kernels import EVERYTHING, FEATURES, PATH, try_out
 
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+# command → Debian's package, and for what the lab needs it
 TOOLS = {
-    "ip": "iproute2", "bridge": "iproute2", "unshare": "util-linux", "nsenter": "util-linux",
-    "iptables-restore": "iptables", "ip6tables-restore": "iptables", "ipset": "ipset", "mount": "mount",
-}  # fmt: skip
-# what is tried → the commands, and for what the lab needs it
-_TRIALS = {
-    "namespaces": ("ip link set lo up", "everything"),
-    "veth": ("ip link add name x0 type veth peer name x1", "everything"),
-    "bridge": ("ip link add name x0 type bridge", "everything"),
-    "bridge netfilter": ("test -e /proc/sys/net/bridge/bridge-nf-call-iptables", "Services between pods of one node"),
-    "vxlan": ("ip link add name x0 type vxlan id 1 dstport 8472", "flannel vxlan"),
-    "tun": ("ip tuntap add mode tun name x0", "flannel udp"),
-    "ipip": ("ip link add name x0 type ipip local 127.0.0.1", "flannel ipip"),
-    "dummy": ("ip link add name x0 type dummy", "kube-proxy ipvs"),
-    "iptables": ("iptables -t nat -A POSTROUTING -m comment --comment x -j MASQUERADE --random-fully", "Services"),
-    "ip6tables": ("ip6tables -t nat -A POSTROUTING -j MASQUERADE --random-fully", "Services over IPv6"),
-    "statistic": ("iptables -A INPUT -m statistic --mode random --probability 0.5 -j ACCEPT", "load balancing"),
-    "recent": ("iptables -A INPUT -m recent --name x --rcheck --seconds 9 --reap -j ACCEPT", "session affinity"),
-    "ipset": ("ipset create a hash:ip,port", "kube-proxy ipvs"),
+    "ip": ("iproute2", EVERYTHING),
+    "bridge": ("iproute2", EVERYTHING),
+    "unshare": ("util-linux", EVERYTHING),
+    "nsenter": ("util-linux", EVERYTHING),
+    "mount": ("mount", EVERYTHING),
+    "iptables-restore": ("iptables", EVERYTHING),
+    "ip6tables-restore": ("iptables", EVERYTHING),
+    "ipset": ("ipset", "kube-proxy ipvs"),
+    "ipvsadm": ("ipvsadm", "kube-proxy ipvs"),
+    "nft": ("nftables", "kube-proxy nftables, rule traces"),
+    "conntrack": ("conntrack", "looking at connections"),
+    "tcpdump": ("tcpdump", "looking at packets"),
+    "bird": ("bird2", "checking rendered BGP configuration"),
+    "linux.uml": ("user-mode-linux", "what this machine's kernel lacks"),
+    "modprobe": ("kmod", "user-mode Linux"),
 }
 
 
@@ -40,21 +39,33 @@ class Finding:
     needed: str  # by what
 
 
-def unshare_words() -> list[str]:
-    return ["unshare", "--mount", "--net", *own_user()]
+def tools() -> Iterator[Finding]:
+    for tool, (package, needed) in TOOLS.items():
+        path = shutil.which(tool, path=PATH)
+        text = path or f"missing: apt-get install {package} (needed by: {needed})"
+        yield Finding(tool, path is not None, text, needed)
 
 
-def examine() -> list[Finding]:
+def features() -> list[Finding]:
+    """Of the kernel that this process runs under."""
     found = []
-    for tool, package in TOOLS.items():
-        path = shutil.which(tool, path=_PATH)
-        found.append(Finding(tool, path is not None, path or f"missing: apt-get install {package}", "everything"))
-    quiet = "mount -t tmpfs tmpfs /run 2>/dev/null;"
-    for name, (words, needed) in _TRIALS.items():
-        done = subprocess.run(
-            [*unshare_words(), "sh", "-c", f"{quiet} {words}"],
-            capture_output=True, text=True, timeout=20, check=False, env={**os.environ, "PATH": _PATH},
-        )  # fmt: skip
-        good, why = not done.returncode, (done.stderr.strip().splitlines() or ["not there"])[-1]
-        found.append(Finding(name, good, "works" if good else f"{why} (needed by: {needed})", needed))
+    for feature in FEATURES:
+        why = try_out(feature)
+        text = "works" if why is None else f"{why} (needed by: {feature.needed_by})"
+        found.append(Finding(feature.name, why is None, text, feature.needed_by))
     return found
+
+
+def host() -> tuple[str, list[Finding]]:
+    """This machine's kernel: its name, and what it can do."""
+    return f"{platform.system()} {platform.release()}", features()
+
+
+def user_mode() -> tuple[str, list[Finding]]:
+    """User-mode Linux, started for the purpose. NetsimError if it does not start."""
+    lab = state.create(f"doctor-{os.getpid()}")
+    try:
+        found = holder.ask(holder.start(lab, state.UML), features)
+    finally:
+        state.down(lab)
+    return f"user-mode Linux {uml.version()}", found

@@ -1,24 +1,32 @@
 """The lab's outermost namespaces, and the way into them.
 
 One ``unshare`` per lab: a mount, a network and a pid namespace (and a user namespace for those who are not root). Its
-process 1 only waits. The network namespaces of nodes and pods are bind mounts in a /run of the lab's own; every process
-of the lab is in the pid namespace: when process 1 ends, the kernel ends and removes all of it.
+process 1 only waits, or runs user-mode Linux and is the way to its kernel. The network namespaces of nodes and pods are bind
+mounts in a /run of the lab's own; every process of the lab is in the pid namespace: when process 1 ends, the kernel ends and
+removes all of it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from netsim.errors import NetsimError, PrivilegeError
-from netsim.lab.state import STOP_AT, Holder, Lab
+from netsim.lab import uml
+from netsim.lab.handover import dumps
+from netsim.lab.state import HOST, MARK, STOP_AT, UML, Holder, Lab
+
+T = TypeVar("T")
 
 NETNS = "/run/netns"
 _USER, _MOUNT, _NET, _PID = 0x10000000, 0x00020000, 0x40000000, 0x20000000
@@ -26,10 +34,10 @@ _USER, _MOUNT, _NET, _PID = 0x10000000, 0x00020000, 0x40000000, 0x20000000
 _NEEDED = 1 << 12 | 1 << 13 | 1 << 21  # CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN
 
 # $1 is the lab's folder; if that is gone, somebody has taken the lab down meanwhile.
-_OUTER = """
-start=$(cut -d ' ' -f 22 /proc/$$/stat) && echo "$$ $start" > "$1/holder" || exit 1
+_OUTER = f"""
+start=$(cut -d ' ' -f 22 /proc/$$/stat) && echo "$$ $start $KERNEL" > "$1/holder" || exit 1
 folder=$1; shift
-exec unshare "$@" --mount --net --pid --fork --kill-child --mount-proc sh -c "$INNER" netsim-lab "$folder"
+exec unshare "$@" --mount --net --pid --fork --kill-child --mount-proc sh -c "$INNER" {MARK} "$folder"
 """
 _INNER = """
 mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/netns && ip link set lo up && touch "$1/held" || exit 1
@@ -44,22 +52,33 @@ def own_user() -> list[str]:
     return [] if int(held.split()[1], 16) & _NEEDED == _NEEDED else ["--user", "--map-root-user"]
 
 
-def start(lab: Lab) -> Holder:
+def start(lab: Lab, kernel: str = HOST) -> Holder:
     """PrivilegeError if the machine does not let us."""
+    inner = _INNER
+    if kernel == UML:
+        uml.prepare(lab.folder)
+        inner = uml.INNER
     with (lab.folder / "holder.log").open("w") as log:
         process = subprocess.Popen(
-            ["sh", "-c", _OUTER, "netsim-lab", str(lab.folder), *own_user()],
+            ["sh", "-c", _OUTER, MARK, str(lab.folder), *own_user()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, "INNER": _INNER, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+            env={
+                **os.environ,
+                "KERNEL": kernel,
+                "INNER": inner,
+                "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
+            },
         )
-    end = time.monotonic() + 20
+    end = time.monotonic() + (60 if kernel == UML else 20)
     while not (lab.folder / "held").exists():
         if process.poll() is not None or time.monotonic() > end:
-            said = (lab.folder / "holder.log").read_text().strip() or "no answer"
+            said = (lab.folder / "holder.log").read_text(errors="replace").strip() or "no answer"
+            if kernel == UML:
+                raise PrivilegeError(f"user-mode Linux does not start here; what it said last:\n{_last(said)}")
             raise PrivilegeError(
                 f"this machine does not let netsim make namespaces ({said}); run it as root, or allow user namespaces "
                 "(sysctl kernel.unprivileged_userns_clone=1); `netsim lab doctor` tells more"
@@ -69,6 +88,10 @@ def start(lab: Lab) -> Holder:
     held = lab.holder()
     assert held is not None
     return held
+
+
+def _last(said: str, lines: int = 6) -> str:
+    return "\n".join(line for line in said.splitlines()[-lines:])
 
 
 def enter(held: Holder) -> None:
@@ -120,9 +143,16 @@ def within(name: str) -> Iterator[None]:
 
 
 def in_lab(held: Holder, work: Callable[[], int]) -> int:
-    """Run ``work`` in a child process inside the lab; its exit code. Errors of netsim's come back as themselves."""
+    """Run ``work`` in a child process inside the lab; its exit code. Errors of netsim's come back as themselves.
+
+    Another kernel cannot take in a process: under user-mode Linux ``work`` must be picklable, a ``partial`` of a function of
+    a module say."""
     from netsim.errors import DisagreementError
 
+    if held.kernel == UML:
+        code = uml.call(held.folder, lambda: held.alive, work)
+        _stop_too(code, os.getpid())
+        return code
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
@@ -156,6 +186,23 @@ def in_lab(held: Holder, work: Callable[[], int]) -> int:
     return code
 
 
+def ask(held: Holder, work: Callable[[], T]) -> T:
+    """What ``work`` gives inside the lab; it and its result must be picklable. Errors come back as with ``in_lab``."""
+    path = held.folder / f"answer-{time.time_ns()}"
+    try:
+        if code := in_lab(held, partial(_write_answer, path, work)):
+            raise NetsimError(f"the lab's worker failed (exit {code}), see above")
+        answer: T = pickle.loads(path.read_bytes())
+        return answer
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_answer(path: Path, work: Callable[[], object]) -> int:
+    path.write_bytes(dumps(work()))
+    return 0
+
+
 def _as_member(work: Callable[[], int], writing: int) -> int:
     """A pid namespace takes in only children: one more of them does the work, so that /proc/self is its own."""
     pid = os.fork()
@@ -176,29 +223,27 @@ def _as_member(work: Callable[[], int], writing: int) -> int:
             sys.stderr.flush()
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code == -signal.SIGKILL and STOP_AT in os.environ:  # fault injection means the command, not only its worker
-        os.kill(os.getppid(), signal.SIGKILL)
+    _stop_too(code, os.getppid())
     return code if code >= 0 else 70
 
 
-def command(held: Holder, name: str, words: list[str]) -> list[str]:
-    """The command line that runs ``words`` in a namespace of the lab."""
+def _stop_too(code: int, pid: int) -> None:
+    """Fault injection means the command, not only its worker."""
+    if code == -signal.SIGKILL and STOP_AT in os.environ:
+        os.kill(pid, signal.SIGKILL)
+
+
+def run(held: Holder, name: str, words: list[str]) -> int:
+    """Run a command in a namespace of the lab, with this process's standard streams. On the host's kernel it takes this
+    process's place; its exit code otherwise."""
     inside = held.inside
     if inside is None:
         raise NetsimError("the lab is not running: its holder has ended; `netsim lab down` clears what is left")
+    there = ["ip", "netns", "exec", name, *words]
+    if held.kernel == UML:
+        return uml.run(held.folder, lambda: held.alive, there)
     other_user = os.readlink(f"/proc/{inside}/ns/user") != os.readlink("/proc/self/ns/user")
     user = ["--user", "--preserve-credentials"] if other_user else []
-    return [
-        "nsenter",
-        f"--target={inside}",
-        *user,
-        "--mount",
-        "--net",
-        "--pid",
-        "--",
-        "ip",
-        "netns",
-        "exec",
-        name,
-        *words,
-    ]
+    sys.stdout.flush()
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    os.execvp("nsenter", ["nsenter", f"--target={inside}", *user, "--mount", "--net", "--pid", "--", *there])

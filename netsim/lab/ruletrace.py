@@ -180,8 +180,8 @@ def differences(flight: Flight, heard: dict[str, Path]) -> list[str]:
 
 
 def _told_order(way: Way, errors: Iterable[tuple[RuleKey, Packet]]) -> Iterator[RuleKey]:
-    """REJECT sends its answer while it is still at work: the kernel tells of the answer's rules on its way out first, then of
-    REJECT's, then of those where the answer comes in again."""
+    """REJECT sends its answer while it is still at work: the kernel tells of the answer's rules on its way out first, then
+    of REJECT's, then of those where the answer comes in again."""
     rules, answer = [key for key, _ in way.rules], [key for key, _ in errors]
     end = len(rules) - 1 if way.outcomes[-1].disposition is Disposition.REJECTED else len(rules)
     back = next((at for at, key in enumerate(answer) if key.chain in ("PREROUTING", "INPUT")), len(answer))

@@ -1,9 +1,9 @@
 """What is remembered of every lab, and how one is taken down.
 
 ``$XDG_STATE_HOME/netsim/labs/ID/`` holds ``journal.jsonl`` (each step twice: the intent, then that it is done) and
-``holder`` (the process that keeps the lab's namespaces: pid and start time). Everything that a lab makes in the kernel
-lives in the holder's namespaces, so that its end is the end of all of it; a pid with another start time is somebody
-else's process.
+``holder`` (the process that keeps the lab's namespaces: pid, start time, and whose kernel they are in). Everything that a
+lab makes in the kernel lives in the holder's namespaces, so that its end is the end of all of it; a pid with another start
+time is somebody else's process.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,17 @@ from typing import Any
 
 from netsim.errors import NetsimError, UsageError
 
+HOST, UML = "host", "uml"  # the kernels: this machine's, or user-mode Linux
 STOP_AT = "NETSIM_LAB_STOP_AT"  # fault injection: die by SIGKILL at STEP (before the act) or STEP:done (after it)
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _REMOVED = ".removed-"
+MARK = "netsim-lab"  # the last word but one of every holder's command line
+_UML_WORD = "linux.uml"
 
 
 def home() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "netsim" / "labs"
+    return Path(base).absolute() / "netsim" / "labs"
 
 
 def check_id(lab: str) -> str:
@@ -43,6 +47,8 @@ class Holder:
 
     pid: int
     start: int
+    kernel: str = HOST
+    folder: Path = Path()  # the lab's
 
     @property
     def alive(self) -> bool:
@@ -100,14 +106,16 @@ class Lab:
 
     def holder(self) -> Holder | None:
         try:
-            pid, start = (self.folder / "holder").read_text().split()
-            return Holder(int(pid), int(start))
+            pid, start, kernel = (self.folder / "holder").read_text().split()
+            return Holder(int(pid), int(start), kernel, self.folder)
         except (OSError, ValueError):
-            return None
+            return next((held for held in _holders() if held.folder == self.folder), None)
 
 
 def create(lab: str) -> Lab:
     made = Lab(check_id(lab), home() / lab)
+    if home().resolve().is_relative_to("/run"):
+        raise UsageError(f"labs cannot be kept in {home()}: a lab has a /run of its own; set XDG_STATE_HOME elsewhere")
     home().mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         made.folder.mkdir(mode=0o700)
@@ -139,35 +147,52 @@ def leftovers() -> list[Lab]:
     return [Lab(path.name, path) for path in sorted(home().iterdir()) if path.name.startswith(_REMOVED)]
 
 
+def strays() -> list[Holder]:
+    """Holders of labs of this user whose folder somebody has deleted."""
+    return [held for held in _holders() if held.folder.parent == home() and not held.folder.exists()]
+
+
+def _holders() -> Iterator[Holder]:
+    """Every holder that runs, found by its command line: it ends with ``MARK`` and the lab's folder."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+                start = _start(int(entry.name))
+                if words[:1] == ["unshare"] and words[-2:-1] == [MARK] and start is not None:
+                    kernel = UML if _UML_WORD in words[-3] else HOST
+                    yield Holder(int(entry.name), start, kernel, Path(words[-1]))
+
+
 def down(lab: Lab) -> None:
     """Remove a lab, whole or half built; nothing to do is fine.
 
     The folder is renamed first: a holder that has not yet written its pid finds no folder to write to, and ends itself."""
-    aside = lab.folder
+    aside, held = lab.folder, lab.holder()
     if not lab.id.startswith(_REMOVED):
         aside = lab.folder.with_name(f"{_REMOVED}{lab.id}-{time.time_ns()}")
         try:
             lab.folder.rename(aside)
         except FileNotFoundError:
             return
-    held = Lab(aside.name, aside).holder()
+    held = Lab(aside.name, aside).holder() or held
     if held is not None:
-        _end(held)
+        end(held)
     shutil.rmtree(aside)
 
 
-def _end(held: Holder) -> None:
+def end(held: Holder) -> None:
     inside = held.inside
     began = None if inside is None else _start(inside)
     for pid, start in ((inside, began), (held.pid, held.start)):
         if pid is not None and start is not None and _start(pid) == start:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    end = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     while held.alive or (inside is not None and began is not None and _start(inside) == began):
         with suppress(ChildProcessError):
             os.waitpid(held.pid, os.WNOHANG)
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             raise NetsimError(f"the lab's holder, process {held.pid}, does not end")
         time.sleep(0.01)
     with suppress(ChildProcessError):

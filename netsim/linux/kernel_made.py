@@ -16,7 +16,12 @@ from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, host_
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 USER_METRIC6 = 1024  # IP6_RT_PRIO_USER: what an IPv6 route without a metric gets
-_NO_LINK_LOCAL = {LinkKind.LOOPBACK, LinkKind.IPIP, LinkKind.TUN}
+_NO_LINK_LOCAL = {LinkKind.LOOPBACK, LinkKind.TUN}  # a TUN device gets a random one, which nobody can know
+# __ipv6_isatap_ifid: IPv4 addresses that are not the only one of their kind in the world.
+_PRIVATE = tuple(map(network, (
+    "0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.2.0/24", "192.88.99.0/24",
+    "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "255.255.255.255/32",
+)))  # fmt: skip
 
 
 def link_local(mac: str) -> IPAddress:
@@ -25,6 +30,22 @@ def link_local(mac: str) -> IPAddress:
     return ipaddress.IPv6Address(
         bytes.fromhex("fe80" + "00" * 6) + bytes((octets[0] ^ 2,)) + octets[1:3] + b"\xff\xfe" + octets[3:]
     )
+
+
+def _isatap(local: IPAddress) -> IPAddress:
+    """The link-local address of an IPIP device, made of its IPv4 address."""
+    unique = 0x00000000 if any(local in prefix for prefix in _PRIVATE) else 0x02000000
+    identifier = (unique | 0x5EFE) << 32 | int(local)
+    return ipaddress.IPv6Address(0xFE80 << 112 | identifier)
+
+
+def _own_link_local(link: Link) -> IPAddress | None:
+    """What ``ipv6_generate_eui64`` makes of the device's own address."""
+    if link.kind in _NO_LINK_LOCAL:
+        return None
+    if link.kind is LinkKind.IPIP:
+        return _isatap(link.tunnel.local) if link.tunnel is not None and link.tunnel.local is not None else None
+    return link_local(link.mac) if link.mac is not None else None
 
 
 def all_addresses(namespace: Namespace, family: Family | None = None) -> dict[str, list[Address]]:
@@ -54,9 +75,9 @@ def _implied(link: Link, given: Iterable[Address], sysctls: Sysctls, family: Fam
             yield Address(link.name, interface("127.0.0.1/8"), "host")
         if six and not any(a.interface.ip.is_loopback and a.interface.version == 6 for a in given):
             yield Address(link.name, interface("::1/128"), "host")
-    elif six and link.mac is not None and link.kind not in _NO_LINK_LOCAL:
+    elif six and (own := _own_link_local(link)) is not None:
         if not any(a.interface.version == 6 and a.interface.ip.is_link_local for a in given):
-            yield Address(link.name, ipaddress.IPv6Interface((int(link_local(link.mac)), 64)), "link")
+            yield Address(link.name, ipaddress.IPv6Interface((int(own), 64)), "link")
 
 
 def _ordered(addresses: list[Address]) -> Iterator[Address]:
@@ -123,9 +144,9 @@ def _device_routes(link: Link, given: Iterable[Address], sysctls: Sysctls, famil
     loopback = link.kind is LinkKind.LOOPBACK
     for address in _implied(link, given, sysctls, family):
         yield from kernel_routes_of(address, loopback=loopback, forwarding=sysctls.forwarding(6))
-    if sysctls.ipv6_disabled(link.name) or link.kind in (LinkKind.LOOPBACK, LinkKind.IPIP):
+    if sysctls.ipv6_disabled(link.name) or loopback:
         return
-    if link.mac is None or link.kind in _NO_LINK_LOCAL:
+    if link.kind is not LinkKind.IPIP and _own_link_local(link) is None:
         yield Route(network("fe80::/64"), device=link.name, protocol="kernel", metric=256)
     yield Route(network("ff00::/8"), device=link.name, type=RouteType.MULTICAST, table=TABLE_LOCAL,
                 protocol="kernel", metric=256)  # fmt: skip

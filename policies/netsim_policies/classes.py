@@ -1,291 +1,329 @@
 """Classes of endpoints that no policy can tell apart, and look-ups from selectors to classes.
 
-A policy sees a pod only through its namespace, the labels its selectors mention, its named ports, and the ipBlocks its
-addresses lie in. Two endpoints that agree on all of these get the same answer to every question, so answers are computed
-per class: 150,000 pods of a real cluster are a few thousand classes.
+Answers are computed per class: 150,000 pods of a real cluster are a few thousand. A class is a *label class* (what
+selectors see) together with the blocks that hold its address; the two are kept apart, so that thousands of blocks over pod
+addresses multiply neither the postings nor the rows of the matrix:
 
-    label pair ──▶ sorted class numbers      (postings; a selector intersects them, smallest first)
-    address    ──▶ atom (the set of blocks that hold it) ──▶ class numbers
+    label pair ──▶ sorted label-class numbers      (postings; a selector intersects them, smallest first)
+    endpoint   ──▶ class = (label class, print of its address)
 
-Class numbers are ``int32`` arrays, sorted and unique; nothing here depends on the number of endpoints per class.
+Numbers are dense and never reused; arrays of them are ``int32``, sorted and unique. Both kinds of class only grow: a class
+that lost its last member keeps its number.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, reduce
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from netsim.kube.selectors import matches
-from netsim.packet.address import Family, family_of
-from netsim_policies.algebra import AddressSet
-from netsim_policies.evaluate import peer_matches, requirements
-from netsim_policies.model import (
-    Action,
-    AddressPeer,
-    DomainPeer,
-    Endpoint,
-    EndpointKind,
-    NamedPort,
-    NodePeer,
-    Peer,
-    PodPeer,
-    Policy,
-    Scope,
-    Selector,
-)
+from netsim_policies.evaluate import in_scope, peer_matches, requirements
+from netsim_policies.model import Action, AddressPeer, Endpoint, Peer, PodPeer, Rule, Scope, Selector
+from netsim_policies.vocabulary import LabelKey, Vocabulary, Words
 
 Ids = npt.NDArray[np.int32]
-_NOBODY: Ids = np.empty(0, np.int32)
+Words64 = npt.NDArray[np.uint64]
+NOBODY: Ids = np.empty(0, np.int32)
+NO_CLASS = -1
 
 
-def _scopes(policy: Policy) -> Iterator[Scope]:
-    yield policy.subject
-    for rule in (*policy.ingress, *policy.egress):
-        for peer in rule.peers or ():
-            if isinstance(peer, PodPeer):
-                yield peer.scope
+class Postings:
+    """Sorted numbers by key; the arrays are made when asked for."""
+
+    def __init__(self) -> None:
+        self._lists: dict[Any, list[int]] = {}
+        self._arrays: dict[Any, Ids] = {}
+
+    def add(self, key: Any, number: int) -> None:
+        self._lists.setdefault(key, []).append(number)
+        self._arrays.pop(key, None)
+
+    def get(self, key: Any) -> Ids:
+        found = self._arrays.get(key)
+        if found is None:
+            held = self._lists.get(key)
+            if held is None:
+                return NOBODY
+            found = self._arrays[key] = np.array(held, np.int32)
+        return found
+
+    def first(self, key: Any) -> int:
+        return self._lists[key][0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._lists)
 
 
-def _peers(policies: Iterable[Policy]) -> Iterator[Peer]:
-    for policy in policies:
-        for rule in (*policy.ingress, *policy.egress):
-            yield from rule.peers or ()
+class LabelClasses:
+    """``keys[n]`` is what selectors see of label class n, ``examples[n]`` a member of it."""
 
-
-class Vocabulary:
-    """What the policies can ask about: label keys with the values they name, port names, block borders."""
-
-    def __init__(self, policies: Iterable[Policy], family: Family) -> None:
-        chosen = tuple(policies)
+    def __init__(self, family: Any) -> None:
         self.family = family
-        self.pod_keys = self._keys(scope.pods for policy in chosen for scope in _scopes(policy))
-        self.namespace_keys = self._keys(scope.namespaces or {} for policy in chosen for scope in _scopes(policy))
-        self.node_keys = self._keys(peer.nodes for peer in _peers(chosen) if isinstance(peer, NodePeer))
-        self.port_names = {
-            port.name
-            for policy in chosen
-            for rule in (*policy.ingress, *policy.egress)
-            for port in rule.ports or ()
-            if isinstance(port, NamedPort)
-        }
-        self.domains = any(isinstance(peer, DomainPeer) for peer in _peers(chosen))
-        self.blocks = {self.ranges(p.addresses) for p in _peers(chosen) if isinstance(p, AddressPeer)}
-        self.borders, self._groups = self._atoms()
-
-    def _atoms(self) -> tuple[list[int], list[int]]:
-        """Borders of all blocks in order, and for each piece between two borders the number of the set of blocks that
-        hold it: pieces in the same blocks are one atom, however far apart."""
-        opening: dict[int, list[int]] = {}
-        closing: dict[int, list[int]] = {}
-        for number, ranges in enumerate(sorted(self.blocks)):
-            for low, high in ranges:
-                opening.setdefault(low, []).append(number)
-                closing.setdefault(high + 1, []).append(number)
-        borders = sorted({*opening, *closing})
-        inside: set[int] = set()
-        known: dict[frozenset[int], int] = {frozenset(): 0}
-        groups = [0]
-        for border in borders:
-            inside.difference_update(closing.get(border, ()))
-            inside.update(opening.get(border, ()))
-            groups.append(known.setdefault(frozenset(inside), len(known)))
-        return borders, groups
-
-    @staticmethod
-    def _keys(selectors: Iterable[Selector]) -> dict[str, frozenset[str]]:
-        found: dict[str, set[str]] = {}
-        for selector in selectors:
-            for key, _, values in requirements(selector):
-                found.setdefault(key, set()).update(values)
-        return {key: frozenset(values) for key, values in found.items()}
-
-    def ranges(self, addresses: AddressSet) -> tuple[tuple[int, int], ...]:
-        return addresses.v4 if self.family is Family.IPV4 else addresses.v6
-
-    def atom(self, value: int) -> int:
-        """The number of the set of blocks that hold the address ``value``."""
-        return self._groups[bisect_right(self.borders, value)]
-
-    def atoms(self, low: int, high: int) -> set[int]:
-        """The atoms of all addresses from ``low`` to ``high``."""
-        return set(self._groups[bisect_right(self.borders, low) : bisect_right(self.borders, high) + 1])
-
-    def covers(self, other: Vocabulary) -> bool:
-        """Can every question of ``other`` be answered with classes made for this vocabulary?"""
-        pairs = (
-            (self.pod_keys, other.pod_keys),
-            (self.namespace_keys, other.namespace_keys),
-            (self.node_keys, other.node_keys),
-        )
-        return (
-            all(key in mine and values <= mine[key] for mine, theirs in pairs for key, values in theirs.items())
-            and other.port_names <= self.port_names
-            and other.blocks <= self.blocks
-            and self.domains >= other.domains
-        )
-
-    def labels(
-        self, keys: Mapping[str, frozenset[str]], labels: Mapping[str, str]
-    ) -> tuple[tuple[str, str | None], ...]:
-        """The part of ``labels`` that a selector can see; a value that none names is as good as any other (None)."""
-        if len(labels) < len(keys):
-            return tuple(sorted((k, v if v in keys[k] else None) for k, v in labels.items() if k in keys))
-        return tuple((k, labels[k] if labels[k] in keys[k] else None) for k in sorted(keys) if k in labels)
-
-    def key(self, endpoint: Endpoint) -> tuple[Any, ...]:
-        """Equal for two endpoints exactly when no question can tell them apart."""
-        if endpoint.outside is not None:
-            atoms = tuple(sorted({self.atom(low) for low, _ in self.ranges(endpoint.outside)}))
-            return "outside", atoms, endpoint.name if self.domains else ""
-        atoms = tuple(sorted({self.atom(int(a)) for a in endpoint.addresses if family_of(a) is self.family}))
-        if endpoint.kind is EndpointKind.NODE or endpoint.host_network:
-            return "node", atoms, self.labels(self.node_keys, endpoint.node_labels), endpoint.kind
-        names = tuple(sorted((k, v) for k, v in endpoint.named_ports.items() if k[0] in self.port_names))
-        return "pod", endpoint.namespace, self.labels(self.pod_keys, endpoint.labels), names, atoms
-
-
-class Classes:
-    """The classes of a set of endpoints; ``of[i]`` is the class of endpoint i, ``examples[c]`` a member of class c."""
-
-    def __init__(self, endpoints: tuple[Endpoint, ...], vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-        self.of: Ids = np.empty(len(endpoints), np.int32)
+        self.keys: list[LabelKey] = []
         self.examples: list[Endpoint] = []
-        self.keys: list[tuple[Any, ...]] = []
-        known: dict[tuple[Any, ...], int] = {}
-        key_of = vocabulary.key
-        for index, endpoint in enumerate(endpoints):
-            key = key_of(endpoint)
-            number = known.get(key)
-            if number is None:
-                number = known[key] = len(self.examples)
-                self.examples.append(endpoint)
-                self.keys.append(key)
-            self.of[index] = number
-        self.sizes = np.bincount(self.of, minlength=len(self.examples))
-        self._index()
+        self.named = Postings()  # by named ports, for classes that have any
+        self._numbers: dict[LabelKey, int] = {}
+        self._pairs, self._present, self._spaces, self._kinds = Postings(), Postings(), Postings(), Postings()
+        self._several: list[int] = []
+        self._space_pairs: dict[tuple[str, str], list[str]] | None = None  # label pair → namespaces
+        self._cache: dict[Any, tuple[Scope, Ids, int]] = {}  # with the number of label classes it knows
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.keys)
 
-    def _index(self) -> None:
-        pairs: dict[tuple[str, str | None], list[int]] = {}
-        present: dict[str, list[int]] = {}
-        spaces: dict[str, list[int]] = {}
-        atoms: dict[int, list[int]] = {}
-        nodes: list[int] = []
-        for number, key in enumerate(self.keys):
-            if key[0] == "pod":
-                spaces.setdefault(key[1], []).append(number)
-                for label, value in key[2]:
-                    pairs.setdefault((label, value), []).append(number)
-                    present.setdefault(label, []).append(number)
-            elif key[0] == "node":
-                nodes.append(number)
-            for atom in key[4] if key[0] == "pod" else key[1]:
-                atoms.setdefault(atom, []).append(number)
-        self._pairs = {k: np.array(v, np.int32) for k, v in pairs.items()}
-        self._present = {k: np.array(v, np.int32) for k, v in present.items()}
-        self._spaces = {k: np.array(v, np.int32) for k, v in spaces.items()}
-        self._atoms = {k: np.array(v, np.int32) for k, v in atoms.items()}
-        self._nodes = np.array(nodes, np.int32)
-        self._pods = np.sort(np.concatenate([_NOBODY, *self._spaces.values()])).astype(np.int32)
-        self._space_labels = {name: self.examples[int(ids[0])].namespace_labels for name, ids in self._spaces.items()}
-        self._scope_cache: dict[Any, Ids] = {}
-        self._spaces_cache: dict[Any, Ids] = {}
+    def number(self, key: LabelKey, endpoint: Endpoint) -> int:
+        """The class with this key; a new one, with ``endpoint`` as its example, if there is none."""
+        found = self._numbers.get(key)
+        if found is not None:
+            return found
+        number = self._numbers[key] = len(self.keys)
+        self.keys.append(key)
+        self.examples.append(endpoint)
+        kind, space, labels, names, several = key
+        self._kinds.add(kind, number)
+        if kind == "pod":
+            self._spaces.add(space, number)
+            self._space_pairs = None
+            for pair in labels:
+                self._pairs.add(pair, number)
+                self._present.add(pair[0], number)
+        if names:
+            self.named.add(names, number)
+        if several:
+            self._several.append(number)
+        return number
 
-    @cached_property
-    def name_groups(self) -> npt.NDArray[np.uint32]:
-        """Classes numbered by their named ports; 0 for endpoints without any."""
-        known: dict[object, int] = {(): 0}
-        numbers = (known.setdefault(key[3] if key[0] == "pod" else (), len(known)) for key in self.keys)
-        return np.fromiter(numbers, np.uint32, len(self.keys))
+    def in_space(self, name: str) -> Ids:
+        return self._spaces.get(name)
+
+    def with_pair(self, key: str, value: str | None) -> Ids:
+        """Of pods with the label; None: with a value that no selector names."""
+        return self._pairs.get((key, value))
 
     # -- selectors ---------------------------------------------------------------------------------------------------
     def scope(self, scope: Scope) -> Ids:
-        """The classes of pods in ``scope``."""
-        key = (scope.namespace, _frozen(scope.namespaces), _frozen(scope.pods))
-        found = self._scope_cache.get(key)
-        if found is None:
-            found = self._scope_cache[key] = self._scope(scope)
-        return found
+        """The label classes of pods in ``scope``."""
+        key = (scope.namespace, frozen(scope.namespaces), frozen(scope.pods))
+        held = self._cache.get(key)
+        if held is None:
+            ids = self._scope(scope)
+        elif held[2] == len(self):
+            return held[1]
+        else:  # some were born since
+            born = [n for n in range(held[2], len(self)) if in_scope(scope, self.examples[n])]
+            ids = np.concatenate([held[1], np.array(born, np.int32)]) if born else held[1]
+        self._cache[key] = (scope, ids, len(self))
+        return ids
+
+    def forget_namespaces(self, turned: Callable[[Selector], bool]) -> None:
+        """The namespace selectors that have ``turned`` select other namespaces than they did."""
+        self._space_pairs = None
+        for key, (scope, _, _) in list(self._cache.items()):
+            if scope.namespaces and turned(scope.namespaces):
+                del self._cache[key]
 
     def _scope(self, scope: Scope) -> Ids:
         parts: list[Ids] = []  # intersected, smallest first
         if scope.namespace is not None:
-            parts.append(self._spaces.get(scope.namespace, _NOBODY))
-        if scope.namespaces is not None:
-            if _frozen(scope.namespaces):
-                parts.append(self._in_namespaces(scope.namespaces))
+            parts.append(self._spaces.get(scope.namespace))
+        if scope.namespaces:
+            parts.append(self.scope(Scope(namespaces=scope.namespaces)) if scope.pods else self._in(scope.namespaces))
         excluded: list[Ids] = []
         for key, operator, values in requirements(scope.pods):
-            named = [self._pairs[key, value] for value in values if (key, value) in self._pairs]
             match operator:
                 case "In":
-                    parts.append(named[0] if len(named) == 1 else _union(named))
+                    parts.append(union([self._pairs.get((key, value)) for value in values]))
                 case "Exists":
-                    parts.append(self._present.get(key, _NOBODY))
+                    parts.append(self._present.get(key))
                 case "NotIn":
-                    excluded += named
+                    excluded += [self._pairs.get((key, value)) for value in values]
                 case "DoesNotExist":
-                    excluded.append(self._present.get(key, _NOBODY))
-        if not parts:
-            found = self._pods
-        else:
-            parts.sort(key=len)
-            found = reduce(_intersection, parts)
+                    excluded.append(self._present.get(key))
+        parts.sort(key=len)
+        found = reduce(intersection, parts) if parts else self._kinds.get("pod")
         for ids in excluded:
             found = found[~np.isin(found, ids, assume_unique=True)]
         return found
 
-    def _in_namespaces(self, selector: Selector) -> Ids:
-        """The classes in namespaces that ``selector`` selects."""
-        wanted = _frozen(selector)
-        found = self._spaces_cache.get(wanted)
-        if found is None:
-            chosen = [self._spaces[name] for name, labels in self._space_labels.items() if matches(selector, labels)]
-            found = self._spaces_cache[wanted] = np.sort(np.concatenate(chosen)) if chosen else _NOBODY
-        return found
+    def _in(self, selector: Selector) -> Ids:
+        """In the namespaces that ``selector`` selects."""
+        if self._space_pairs is None:
+            self._space_pairs = {}
+            for name in self._spaces:
+                for pair in self.space_labels(name).items():
+                    self._space_pairs.setdefault(pair, []).append(name)
+        first = next(iter(requirements(selector)), ("", "", ()))
+        names: Iterable[str] = self._spaces
+        if first[1] == "In":
+            names = [name for value in set(first[2]) for name in self._space_pairs.get((first[0], value), ())]
+        chosen = [self._spaces.get(name) for name in names if matches(dict(selector), self.space_labels(name))]
+        return np.sort(np.concatenate(chosen)) if chosen else NOBODY
+
+    def space_labels(self, name: str) -> Mapping[str, str]:
+        """Of a namespace that some pod is in."""
+        return self.examples[self._spaces.first(name)].namespace_labels
 
     # -- peers -------------------------------------------------------------------------------------------------------
-    def peer(self, peer: Peer, action: Action) -> Ids:
-        """The classes that a rule's peer means."""
-        match peer:
-            case PodPeer(scope):
-                return self.scope(scope)
-            case AddressPeer(addresses):
-                return self._blocks(addresses)
-            case _:  # nodes, names and unknown peers are few: ask about each class
-                chosen = range(len(self)) if not isinstance(peer, NodePeer) else self._nodes.tolist()
-                found = [c for c in chosen if peer_matches(peer, self.examples[c], self.vocabulary.family, action)]
-                return np.array(found, np.int32)
+    def rule(self, rule: Rule) -> Ids:
+        """The label classes whose labels make a peer of ``rule`` match, wherever their addresses are."""
+        return union([self._peer(peer, rule.action) for peer in rule.peers or ()])
 
-    def _blocks(self, addresses: AddressSet) -> Ids:
-        wanted: set[int] = set()
-        for low, high in self.vocabulary.ranges(addresses):
-            wanted |= self.vocabulary.atoms(low, high)
-        return _union([self._atoms[atom] for atom in wanted if atom in self._atoms])
+    def _peer(self, peer: Peer, action: Action) -> Ids:
+        if isinstance(peer, PodPeer):
+            return self.scope(peer.scope)
+        # nodes, names and unknown peers are few; blocks are asked only about endpoints with several addresses
+        chosen = self._several if isinstance(peer, AddressPeer) else range(len(self))
+        return np.array([n for n in chosen if self.holds(peer, n, action)], np.int32)
+
+    def holds(self, peer: Peer, number: int, action: Action) -> bool:
+        """Does ``peer`` match label class ``number`` by what its key says?"""
+        if isinstance(peer, AddressPeer) and not self.keys[number][4]:
+            return False
+        return peer_matches(peer, self.examples[number], self.family, action)
 
 
-def _frozen(selector: Selector | None) -> Any:
+class Classes:
+    """``of[i]`` is the class of endpoint i (NO_CLASS: it is gone), ``label[c]`` the label class of class c, ``address[c]``
+    an address of one of its members, None where no block holds it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint | None], vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.labels = LabelClasses(vocabulary.family)
+        self.label: list[int] = []
+        self.address: list[int | None] = []
+        self.examples: list[Endpoint] = []
+        self._numbers: dict[tuple[int, int], int] = {}
+        self.of: Ids = np.fromiter(
+            (NO_CLASS if e is None else self.number(e) for e in endpoints), np.int32, len(endpoints)
+        )
+        self._held: tuple[Words64, Words64, set[int]] | None = None  # addresses by index, and who has none or several
+        self._table: Any = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def table(self) -> Any:
+        """Per class for the kernels: (label class, in some block?, upper half of the address, lower half)."""
+        if self._table is None:
+            placed = np.array([address is not None for address in self.address], np.bool_)
+            self._table = (np.array(self.label, np.int32), placed, *halves([address or 0 for address in self.address]))
+        return self._table
+
+    def number(self, endpoint: Endpoint) -> int:
+        """The endpoint's class; a new one if need be."""
+        key, mark = self.vocabulary.key(endpoint)
+        pair = self.labels.number(key, endpoint), mark
+        found = self._numbers.get(pair)
+        if found is None:
+            found = self._numbers[pair] = len(self.label)
+            self.label.append(pair[0])
+            self.address.append(self.vocabulary.address(endpoint, mark))
+            self.examples.append(endpoint)
+            self._table = None
+        return found
+
+    def renumber(self, indexes: Iterable[int], endpoints: Sequence[Endpoint | None]) -> set[tuple[int, int]]:
+        """Give these endpoints their classes anew: (old class, new class) where they differ, NO_CLASS for who comes or
+        goes. What lost its example gets another, if it has a member left."""
+        if len(endpoints) > len(self.of):
+            self.of = np.append(self.of, np.full(len(endpoints) - len(self.of), NO_CLASS, np.int32))
+        moved: set[tuple[int, int]] = set()
+        for index in indexes:
+            endpoint = endpoints[index]
+            old, new = int(self.of[index]), NO_CLASS if endpoint is None else self.number(endpoint)
+            if old != new:
+                self.of[index] = new
+                moved.add((old, new))
+        left = {old for old, _ in moved if old != NO_CLASS}
+        if left:
+            present, first = np.unique(self.of, return_index=True)
+            self._elect(left, dict(zip(present.tolist(), first.tolist(), strict=True)), endpoints)
+        return moved
+
+    def concerned(self, new: Words, endpoints: Sequence[Endpoint | None]) -> set[int]:
+        """The indexes of endpoints that ``new`` words of the vocabulary may tell from others of their class."""
+        found: set[int] = set()
+        if new.keys or new.ports or new.nodes or new.domains:
+            for index, e in enumerate(endpoints):
+                if e is not None and (
+                    not new.keys.isdisjoint(e.labels)
+                    or (e.node_labels and not new.nodes.keys().isdisjoint(e.node_labels))
+                    or (e.named_ports and any(name in new.ports for name, _ in e.named_ports))
+                    or (new.domains and e.outside is not None)
+                ):
+                    found.add(index)
+        unnamed = [self.labels.with_pair(key, None) for key in new.pods if key not in new.keys]
+        if unnamed:  # so far one value of these keys was as good as any other
+            within = np.isin(np.array(self.label, np.int32), np.concatenate(unnamed))
+            for index in np.flatnonzero(within[self.of] & (self.of != NO_CLASS)).tolist():
+                labels = endpoints[index].labels  # type: ignore[union-attr]
+                if any(labels.get(key) in values for key, values in new.pods.items()):
+                    found.add(index)
+        for ranges in new.blocks:
+            for low, high in ranges:
+                found |= self._within(low, high, endpoints)
+        return found
+
+    def forget_addresses(self) -> None:
+        """Some endpoint came, went, or has other addresses."""
+        self._held = None
+
+    def _within(self, low: int, high: int, endpoints: Sequence[Endpoint | None]) -> set[int]:
+        """Who has an address from ``low`` to ``high``."""
+        if self._held is None:
+            first = [self.vocabulary.own(e) for e in endpoints]
+            several = {i for i, values in enumerate(first) if len(values) != 1}
+            alone = [values[0] if len(values) == 1 else 0 for values in first]
+            self._held = (*halves(alone), several)
+        upper, lower, several = self._held
+        (h0, l0), (h1, l1) = divmod(low, 1 << 64), divmod(high, 1 << 64)
+        inside = (upper > h0) | ((upper == h0) & (lower >= np.uint64(l0)))
+        inside &= (upper < h1) | ((upper == h1) & (lower <= np.uint64(l1)))
+        found = set(np.flatnonzero(inside).tolist()) - several
+        for index in several:
+            endpoint = endpoints[index]
+            outside = endpoint is not None and endpoint.outside is not None
+            if outside or any(low <= value <= high for value in self.vocabulary.own(endpoint)):
+                found.add(index)
+        return found
+
+    def _elect(self, left: set[int], first: dict[int, int], endpoints: Sequence[Endpoint | None]) -> None:
+        """New examples for classes that a member left, and for their label classes."""
+        self._table = None
+        labels = {self.label[number] for number in left}
+        for number, label in enumerate(self.label):
+            example = endpoints[first[number]] if label in labels and number in first else None
+            if example is not None:
+                self.examples[number] = self.labels.examples[label] = example
+                self.address[number] = self.vocabulary.address(example, self.vocabulary.key(example)[1])
+
+
+def halves(values: Sequence[int]) -> tuple[Words64, Words64]:
+    """128-bit numbers as their upper and lower 64 bits."""
+    upper = np.fromiter((value >> 64 for value in values), np.uint64, len(values))
+    lower = np.fromiter((value & 0xFFFFFFFFFFFFFFFF for value in values), np.uint64, len(values))
+    return upper, lower
+
+
+def frozen(selector: Selector | None) -> Any:
+    """A selector as a value that can be a key; None and ``{}`` differ."""
     return None if selector is None else tuple(sorted(requirements(selector)))
 
 
-def _union(parts: list[Ids]) -> Ids:
+def union(parts: list[Ids]) -> Ids:
     if not parts:
-        return _NOBODY
+        return NOBODY
     return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
 
 
-def _intersection(small: Ids, large: Ids) -> Ids:
+def intersection(small: Ids, large: Ids) -> Ids:
     """Both sorted and unique; cheap when one is much smaller."""
     if not len(small) or not len(large):
-        return _NOBODY
+        return NOBODY
     at = np.minimum(np.searchsorted(large, small), len(large) - 1)
     found: Ids = small[large[at] == small]
     return found

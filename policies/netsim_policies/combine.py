@@ -1,132 +1,177 @@
-"""Both sides of every cell: the numba kernel that intersects egress rows with ingress rows.
+"""Both sides of every cell: rows of senders and rows of receivers spelled out and intersected (kernel ``fold``).
 
-The result starts as the egress rows, one row a source class. Ingress rows belong to destinations, so they are laid down for
-64 destinations at a time (64 rows of a few thousand two-byte numbers: about 1 MB, the second-level cache) and folded into
-the result in place; each line of the result is fetched once, and nothing of the result's size exists twice.
+Nothing exists twice: for a sender, its egress row is a line over receivers, its column of all ingress rows a short line
+over those rows, and a cell takes one number from each. Port sets are intersected once per distinct pair of numbers, since
+most cells have "none" (0) or "all" (1) on one side; a pair seen for the first time is left to Python, and the lines that
+met it are filled again.
 
-Port sets are intersected once per distinct pair of numbers: most cells have "none" (0) or "all" (1) on one side and need no
-look-up; the rest goes through a small open-addressing table. A pair seen for the first time is deferred: the kernel lists
-it with its cell and goes on; Python intersects the listed pairs between two calls.
-
-    result[s, d] = e   block[d - d0, s] = i   ─▶  none if either is none; the other if one is all; else table[e, i]
+    line[d] = e     other[row of d] = i     ─▶  none if either is none; the other if one is all; else pairs[e, i]
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
+from netsim_policies.classes import Ids
+from netsim_policies.kernels import EMPTY, UNKNOWN, by_label, fold
 from netsim_policies.model import Direction
+from netsim_policies.rows import EVERYONE, Flat, Row
 
 if TYPE_CHECKING:
-    from netsim_policies.matrix import Matrix
+    from netsim_policies.matrix import Cells, Matrix, Touched
 
-_BLOCK = 64
-_DEFERRED = 1 << 20
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_UNKNOWN = np.uint32(0xFFFFFFFF)
-
-
-@numba.njit(cache=True, nogil=True)
-def _fold(result: Any, block: Any, first: int, start: int, keys: Any, values: Any, used: int, deferred: Any) -> Any:
-    """Fold ``block`` (ingress rows of destinations ``first``…) into ``result`` from source ``start`` on.
-
-    Stops early when ``deferred`` ((source, destination) rows) or the table (``used`` slots, a power of two long) might
-    overflow within the next row. Returns (next source, slots used, cells deferred)."""
-    mask = np.uint64(len(keys) - 1)
-    width = block.shape[0]
-    count = 0
-    for s in range(start, result.shape[0]):
-        if count + width > len(deferred) or 2 * (used + width) > len(keys):
-            return s, used, count
-        for k in range(width):
-            e = result[s, first + k]
-            if e == 0:
-                continue
-            i = block[k, s]
-            if i == 1 or e == i:
-                continue
-            if i == 0 or e == 1:
-                result[s, first + k] = i
-                continue
-            key = (np.uint64(e) << np.uint64(32)) | np.uint64(i)
-            slot = ((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)) & mask
-            while keys[slot] != key and keys[slot] != np.uint64(0xFFFFFFFFFFFFFFFF):
-                slot = (slot + np.uint64(1)) & mask
-            if keys[slot] == key and values[slot] != np.uint32(0xFFFFFFFF):
-                result[s, first + k] = values[slot]
-            else:
-                if keys[slot] != key:
-                    keys[slot] = key
-                    used += 1
-                deferred[count, 0] = s
-                deferred[count, 1] = first + k
-                count += 1
-    return result.shape[0], used, count
+MOST_BYTES = 3_000_000_000
+_CELLS = 1 << 26  # filled in one call
+_NARROW = 1 << 16  # fewer port sets than that are numbered in two bytes
+_PAIRS = 1 << 16  # places in the table of pairs at first
+_EAGER = 4096  # cells of a row's table that are worked out without asking whether any peer is there
 
 
-class _Pairs:
-    """The intersections known so far, as the kernel's table."""
+def cells(matrix: Matrix, sources: Ids | None, destinations: Ids | None) -> Cells:
+    """See ``Matrix.cells``."""
+    everyone = np.arange(len(matrix.classes), dtype=np.int32)
+    senders = everyone if sources is None else sources
+    receivers = everyone if destinations is None else destinations
+    fill = _Fill(matrix, senders, receivers)
+    needed = len(senders) * len(receivers) * fill.dtype().itemsize
+    if needed > MOST_BYTES:
+        text = f"{len(senders)} x {len(receivers)} classes need {needed / 1e9:.1f} GB; take the matrix in blocks"
+        raise MemoryError(text)
+    result = np.empty((len(senders), len(receivers)), fill.dtype())
+    step = max(1, _CELLS // max(1, len(receivers)))
+    for first in range(0, len(senders), step):
+        part = fill.lines(senders[first : first + step], result[first : first + step])
+        if part.dtype != result.dtype:
+            result = result.astype(part.dtype)
+            result[first : first + step] = part
+    return result
 
-    def __init__(self, matrix: Matrix, capacity: int = 1 << 16) -> None:
+
+def blocks(matrix: Matrix, size: int) -> Iterator[tuple[int, Cells]]:
+    """See ``Matrix.blocks``."""
+    everyone = np.arange(len(matrix.classes), dtype=np.int32)
+    fill = _Fill(matrix, everyone, everyone)
+    most = max(1, size // max(1, 4 * len(everyone)))
+    for first in range(0, len(everyone), most):
+        chosen = everyone[first : first + most]
+        yield first, fill.lines(chosen, np.empty((len(chosen), len(everyone)), fill.dtype()))
+
+
+def refresh(matrix: Matrix, old: Cells, touched: Touched) -> Cells:
+    """See ``Matrix.refresh``."""
+    size, known = len(matrix.classes), len(old)
+    new = np.arange(known, size, dtype=np.int32)
+    sources, destinations = np.union1d(touched.sources, new), np.union1d(touched.destinations, new)
+    if 2 * max(len(sources), len(destinations)) > size or size < known:
+        return matrix.cells()
+    lines = matrix.cells(sources=sources) if len(sources) else None
+    columns = matrix.cells(destinations=destinations) if len(destinations) else None
+    parts = [part for part in (old, lines, columns) if part is not None]
+    result, dtype = old, np.result_type(*parts)
+    if size > known or dtype != old.dtype:
+        result = np.empty((size, size), dtype)
+        result[:known, :known] = old
+    if lines is not None:
+        result[sources] = lines
+    if columns is not None:
+        result[:, destinations] = columns
+    return result
+
+
+class _Fill:
+    """Rows of ``senders`` and ``receivers`` as the kernel wants them, and the pairs of port sets known so far."""
+
+    def __init__(self, matrix: Matrix, senders: Ids, receivers: Ids) -> None:
         self.matrix = matrix
-        self.known: dict[int, int] = {}
-        self._allocate(capacity)
-
-    def _allocate(self, capacity: int) -> None:
-        self.keys = np.full(capacity, _EMPTY, np.uint64)
-        self.values = np.full(capacity, _UNKNOWN, np.uint32)
+        self.everyone = matrix.classes.table()
+        self.receivers = tuple(np.ascontiguousarray(part[receivers]) for part in self.everyone)
+        label = self.everyone[0]
+        of, self.egress = self._rows(np.unique(label[senders]), Direction.EGRESS)
+        self.egress_of = of[label]
+        of, self.ingress = self._rows(np.unique(label[receivers]), Direction.INGRESS)
+        self.ingress_of = of[self.receivers[0]]
+        self.lists = by_label(self.ingress, len(matrix.labels))
         self.used = 0
+        self._allocate(_PAIRS)
 
-    def resolve(self) -> None:
-        """Intersect every listed pair without an answer; grow when the table is half full."""
-        for slot in np.flatnonzero((self.keys != _EMPTY) & (self.values == _UNKNOWN)).tolist():
+    def dtype(self) -> Any:
+        return np.dtype(np.uint16 if len(self.matrix.port_sets) < _NARROW else np.uint32)
+
+    def _rows(self, labels: Ids, direction: Direction) -> tuple[Ids, Any]:
+        """(row number by label class, the rows end to end), with every value that some class can ask for."""
+        matrix = self.matrix
+        version = len(matrix.labels)
+        flat = Flat(version)  # of a few rows: the kernel looks at all that are in it
+        if 2 * len(labels) > len(matrix.labels):
+            flat = matrix.flat.get(direction, flat)
+            if flat.version != version:
+                flat = Flat(version)
+            matrix.flat[direction] = flat
+        missing = labels[flat.of[labels] < 0]
+        rows = matrix.rows(missing.tolist(), direction)
+        for row in rows.values():
+            self._complete(row)
+        flat.of[missing] = flat.numbers(rows.values())
+        stale = [row for row in flat.rows if row.completed < len(matrix.classes)]
+        if stale:  # new classes may ask for what these have not worked out yet
+            for row in stale:
+                self._complete(row)
+            flat.read_again()
+        return flat.of, flat.arrays
+
+    def _complete(self, row: Row) -> None:
+        if row.completed >= len(self.matrix.classes):
+            return
+        missing = np.argwhere(row.table == UNKNOWN)
+        if row.table.size > _EAGER:  # only what some class asks for
+            classes = self.matrix.classes
+            combo_of = np.zeros(len(self.matrix.labels), np.int64)
+            combo_of[row.touched] = row.combos
+            asked = {(int(combo_of[classes.label[c]]), row.zone(classes.address[c])) for c in range(len(classes))}
+            missing = np.array([pair for pair in asked if row.table[pair] == UNKNOWN], np.int64).reshape(-1, 2)
+        for combo, zone in missing.tolist():
+            self.matrix.values.value(row, combo, zone)
+        row.completed = EVERYONE if (row.table != UNKNOWN).all() else len(self.matrix.classes)
+
+    def lines(self, senders: Ids, result: Cells) -> Cells:
+        """Fill ``result`` for ``senders``; a wider copy if their port sets no longer fit."""
+        order = np.argsort(self.egress_of[senders], kind="stable")
+        dirty = np.ones(len(senders), np.bool_)
+        while dirty.any():
+            todo = order[dirty[order]]
+            start = 0
+            while start < len(todo):
+                start, self.used = fold(
+                    result, senders, todo, self.egress_of, self.egress, self.receivers, self.ingress_of, self.ingress,
+                    self.lists, self.everyone, self.keys, self.values, self.used, dirty, start,
+                )  # fmt: skip
+                self._resolve()
+                if self.dtype() != result.dtype:
+                    return self.lines(senders, np.empty(result.shape, self.dtype()))
+        return result
+
+    # -- pairs of port sets --------------------------------------------------------------------------------------------
+    def _allocate(self, capacity: int) -> None:
+        self.keys = np.full(capacity, EMPTY, np.uint64)
+        self.values = np.full(capacity, UNKNOWN, np.uint32)
+
+    def _resolve(self) -> None:
+        """Intersect every pair without an answer; a table that is a quarter full grows."""
+        port_sets = self.matrix.port_sets
+        for slot in np.flatnonzero((self.keys != EMPTY) & (self.values == UNKNOWN)).tolist():
             key = int(self.keys[slot])
-            port_sets = self.matrix.port_sets
-            self.known[key] = self.matrix.intern(port_sets[key >> 32] & port_sets[key & 0xFFFFFFFF])
-            self.values[slot] = self.known[key]
-        if 2 * (self.used + _BLOCK) > len(self.keys):
+            self.values[slot] = self.matrix.values.intern(port_sets[key >> 32] & port_sets[key & 0xFFFFFFFF])
+        if 4 * self.used > len(self.keys):
+            full = self.keys != EMPTY
+            known = list(zip(self.keys[full].tolist(), self.values[full].tolist(), strict=True))
             self._allocate(4 * len(self.keys))
+            self.used = len(known)
             mask = len(self.keys) - 1
-            for key, value in self.known.items():
+            for key, value in known:
                 slot = ((key * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 20) & mask
-                while self.keys[slot] != _EMPTY:
+                while self.keys[slot] != EMPTY:
                     slot = (slot + 1) & mask
                 self.keys[slot], self.values[slot] = key, value
-            self.used = len(self.known)
-
-
-def combine(matrix: Matrix) -> npt.NDArray[np.unsignedinteger[Any]]:
-    """See ``Matrix.cells``."""
-    size = len(matrix.classes)
-    egress = [matrix.row(number, Direction.EGRESS) for number in range(size)]
-    ingress = [matrix.row(number, Direction.INGRESS) for number in range(size)]
-    for dtype, most in ((np.uint16, 1 << 16), (np.uint32, 1 << 32)):
-        if len(matrix.port_sets) >= most:
-            continue
-        result = np.empty((size, size), dtype)
-        for number, row in enumerate(egress):
-            result[number] = row.default
-            result[number, row.touched] = row.values
-        pairs, deferred = _Pairs(matrix), np.empty((_DEFERRED, 2), np.int32)
-        block = np.empty((min(_BLOCK, size), size), dtype)
-        for first in range(0, size, _BLOCK):
-            width = min(_BLOCK, size - first)
-            for k, row in enumerate(ingress[first : first + width]):
-                block[k] = row.default
-                block[k, row.touched] = row.values
-            start = 0
-            while start < size:
-                start, pairs.used, count = _fold(
-                    result, block[:width], first, start, pairs.keys, pairs.values, pairs.used, deferred
-                )
-                known = pairs.known
-                pairs.resolve()
-                for s, d in deferred[:count].tolist():
-                    result[s, d] = known[(int(result[s, d]) << 32) | int(block[d - first, s])]
-        if len(matrix.port_sets) < most:
-            return result
-    raise MemoryError("more than 4 billion distinct port sets")

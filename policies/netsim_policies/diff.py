@@ -6,6 +6,7 @@ Workloads are compared by name (``Deployment shop/web``), so a new pod hash is n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -182,6 +183,40 @@ def to_json(found: Diff) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Line:
+    """Changes of one workload that are alike: to ``others``, or from them."""
+
+    workload: str
+    outgoing: bool
+    others: tuple[str, ...]
+    added: PortSet
+    removed: PortSet
+
+
+def grouped(found: Diff) -> Iterator[tuple[tuple[str, ...], list[Line]]]:
+    """(causes, lines): changes with the same causes, gathered at the workloads that most of them have in common."""
+    by_cause: dict[tuple[str, ...], list[Change]] = {}
+    for change in found.changes:
+        causes = (change.note,) if change.note else tuple(map(str, change.causes))
+        by_cause.setdefault(causes, []).append(change)
+    for causes, changes in by_cause.items():
+        lines: list[Line] = []
+        while changes:
+            counts = Counter(name for c in changes for name in dict.fromkeys((c.source, c.destination)))
+            workload = min(counts, key=lambda name: (-counts[name], name != changes[0].source, name))
+            mine = [c for c in changes if workload in (c.source, c.destination)]
+            changes = [c for c in changes if workload not in (c.source, c.destination)]
+            alike: dict[tuple[bool, PortSet, PortSet], list[str]] = {}
+            for c in mine:
+                outgoing = c.source == workload
+                other = c.destination if outgoing else c.source
+                alike.setdefault((outgoing, c.added, c.removed), []).append(other)
+            for (outgoing, added, removed), others in alike.items():
+                lines.append(Line(workload, outgoing, tuple(others), added, removed))
+        yield causes, lines
+
+
 def to_text(found: Diff) -> Iterator[str]:
     for policy in found.policies:
         yield f"policy {policy}"
@@ -189,16 +224,17 @@ def to_text(found: Diff) -> Iterator[str]:
         yield f"workload {name} added"
     for name in found.workloads_removed:
         yield f"workload {name} removed"
-    for change in found.changes:
-        yield f"{change.source} -> {change.destination}"
-        if change.added:
-            yield f"  + {change.added}"
-        if change.removed:
-            yield f"  - {change.removed}"
-        for cause in change.causes:
-            yield f"    because {cause}"
-        if change.note:
-            yield f"    because {change.note}"
+    for causes, lines in grouped(found):
+        yield f"because {'; '.join(causes) or 'the workloads or namespaces themselves changed'}"
+        last = ""
+        for line in lines:
+            if line.workload != last:
+                yield f"  {line.workload}"
+            last = line.workload
+            arrow = "->" if line.outgoing else "<-"
+            for sign, ports in (("+", line.added), ("-", line.removed)):
+                if ports:
+                    yield f"    {sign} {ports} {arrow} {', '.join(line.others)}"
     yield _summary(found)
 
 
@@ -219,7 +255,13 @@ def to_markdown(found: Diff) -> Iterator[str]:
         yield ""
         yield "| from | to | opened | closed | because |"
         yield "| --- | --- | --- | --- | --- |"
-    for c in found.changes:
-        because = c.note or "; ".join(str(cause) for cause in c.causes)
-        opened, closed = (str(c.added) if c.added else "", str(c.removed) if c.removed else "")
-        yield f"| {c.source} | {c.destination} | {opened} | {closed} | {because} |"
+    for causes, lines in grouped(found):
+        for line in lines:
+            ends = (line.workload, "<br>".join(line.others))
+            cells = [
+                *(ends if line.outgoing else reversed(ends)),
+                str(line.added) if line.added else "",
+                str(line.removed) if line.removed else "",
+                "; ".join(causes),
+            ]
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -126,7 +126,7 @@ def rule_ports(rule: Rule, destination: Endpoint) -> PortSet:
     for port in rule.ports:
         match port:
             case PortRange(protocol, low, high):
-                for one in (protocol,) if protocol else PROTOCOLS:
+                for one in (protocol,) if protocol and low <= high else PROTOCOLS if low <= high else ():
                     found |= PortSet(**{one.lower(): ((low, high),)})
             case NamedPort(name, protocol):
                 for one in (protocol,) if protocol else PROTOCOLS:
@@ -167,7 +167,8 @@ def decide_side(
     subject, other = (destination, source) if direction is Direction.INGRESS else (source, destination)
     undecided = ALL_PORTS
     for tier in world.tiers:
-        selecting = [p for p in world.of_tier(tier) if direction in p.directions and in_scope(p.subject, subject)]
+        there = world.candidates(tier, subject.namespace)
+        selecting = [p for p in there if direction in p.directions and in_scope(p.subject, subject)]
         if not selecting or not undecided:
             continue
         passed = NO_PORTS  # ports that a Pass rule sends on to the next tier

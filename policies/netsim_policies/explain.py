@@ -7,7 +7,8 @@ adds, for policies and rules that took no part, the first thing about them that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from netsim.packet.address import Family
@@ -63,10 +64,36 @@ class PolicyNote:
 
 @dataclass(frozen=True)
 class Side:
+    """One direction. ``selecting`` are the policies that select the subject; ``policies`` adds all others with the reason
+    why not, worked out when asked for: of a large cluster's policies nearly all do not."""
+
     direction: Direction
     exempt: str
-    policies: tuple[PolicyNote, ...]
+    subject: Endpoint
+    selecting: tuple[PolicyNote, ...]
     verdicts: tuple[Verdict, ...]
+    world: World = field(repr=False)
+
+    @property
+    def others(self) -> int:
+        """How many policies do not select the subject."""
+        return 0 if self.exempt else len(self.world.policies) - len(self.selecting)
+
+    @cached_property
+    def policies(self) -> tuple[PolicyNote, ...]:
+        if self.exempt:
+            return ()
+        selecting = {id(note.policy): note for note in self.selecting}
+        return tuple(
+            selecting.get(id(policy)) or PolicyNote(tier, policy, False, self._why_not(policy))
+            for tier in self.world.tiers
+            for policy in self.world.of_tier(tier)
+        )
+
+    def _why_not(self, policy: Policy) -> str:
+        if self.direction not in policy.directions:
+            return f"it says nothing about {self.direction.value.lower()}"
+        return why_not_in_scope(policy.subject, self.subject)
 
 
 @dataclass(frozen=True)
@@ -77,16 +104,18 @@ class Explanation:
 
 def explain(world: World, source: Endpoint, destination: Endpoint, family: Family = Family.IPV4) -> Explanation:
     decision = decide(world, source, destination, family)
-    sides = tuple(
+    egress, ingress = (
         Side(
             direction,
             exemption(source, destination, direction),
+            source if direction is Direction.EGRESS else destination,
             tuple(_notes(world, source, destination, family, direction)),
             decision.side(direction),
+            world,
         )
         for direction in (Direction.EGRESS, Direction.INGRESS)
     )
-    return Explanation(decision, (sides[0], sides[1]))
+    return Explanation(decision, (egress, ingress))
 
 
 def _notes(
@@ -96,12 +125,8 @@ def _notes(
         return
     subject, other = (destination, source) if direction is Direction.INGRESS else (source, destination)
     for tier in world.tiers:
-        for policy in world.of_tier(tier):
-            if direction not in policy.directions:
-                yield PolicyNote(tier, policy, False, f"it says nothing about {direction.value.lower()}")
-            elif not in_scope(policy.subject, subject):
-                yield PolicyNote(tier, policy, False, why_not_in_scope(policy.subject, subject))
-            else:
+        for policy in world.candidates(tier, subject.namespace):
+            if direction in policy.directions and in_scope(policy.subject, subject):
                 notes = tuple(_rule_note(rule, other, destination, family) for rule in policy.rules(direction))
                 yield PolicyNote(tier, policy, True, "", notes)
 
@@ -259,9 +284,7 @@ def to_text(explanation: Explanation, *, everything: bool = False) -> Iterator[s
         if side.exempt:
             yield f"    allowed: {side.exempt}"
             continue
-        for note in side.policies:
-            if not note.selects and not everything:
-                continue
+        for note in side.policies if everything else side.selecting:
             yield f"    {note.tier.name}: {note.policy.label} ({where(note.policy)})"
             if not note.selects:
                 yield f"      does not select it: {note.reason}"
@@ -270,9 +293,10 @@ def to_text(explanation: Explanation, *, everything: bool = False) -> Iterator[s
                 yield f"      {r.rule.path}: {told}"
             if note.selects and not note.rules:
                 yield "      no rules"
-        skipped = sum(not note.selects for note in side.policies)
-        if skipped and not everything:
-            yield f"    {skipped} other {'policy does' if skipped == 1 else 'policies do'} not select it (-v lists them)"
+        if side.others and not everything:
+            other = "other " if side.selecting else ""
+            noun = "policy does" if side.others == 1 else "policies do"
+            yield f"    {side.others} {other}{noun} not select it (-v lists them)"
         for verdict in side.verdicts:
             yield f"    {'allowed' if verdict.allowed else 'DENIED '} {verdict.ports}: {because(verdict)}"
     yield f"  {'ALLOWED ' + str(decision.allowed) if decision.allowed else 'DENIED'}"

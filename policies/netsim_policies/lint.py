@@ -9,6 +9,7 @@ NP006 service-cut-off           warning   no pod of the cluster can reach any of
 NP007 not-enforced              error     the cluster's network plugin enforces no policy
 NP008 equal-priority            warning   two policies of a tier share a priority: their order is undefined
 NP009 ingress-only-isolation    info      a policy without policyTypes and with only egress rules denies all ingress
+NP010 domain-names-not-allow    warning   domainNames in a rule that does not accept: the API supports them in no other
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
+
+import numpy as np
 
 from netsim.errors import Source
 from netsim.kube.objects import Resource, Service
 from netsim.kube.selectors import matches_map
-from netsim.packet.address import Family
 from netsim_policies.algebra import PortSet
-from netsim_policies.evaluate import decide, in_scope, peer_matches, rule_ports
+from netsim_policies.evaluate import peer_matches, rule_ports
+from netsim_policies.matrix import Matrix
 from netsim_policies.model import (
     Action,
     AddressPeer,
@@ -31,6 +35,8 @@ from netsim_policies.model import (
     Endpoint,
     EndpointKind,
     NamedPort,
+    Peer,
+    PodPeer,
     Policy,
     Rule,
     UnknownPeer,
@@ -47,6 +53,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     "NP007": ("not-enforced", "error"),
     "NP008": ("equal-priority", "warning"),
     "NP009": ("ingress-only-isolation", "info"),
+    "NP010": ("domain-names-not-allow", "warning"),
 }
 SEVERITIES = ("error", "warning", "info")
 
@@ -84,10 +91,11 @@ def lint(
 ) -> list[Finding]:
     """All findings, by severity and place. ``resources`` are the raw NetworkPolicies (for what defaulting hides);
     ``not_enforced_by`` names the network plugin that enforces no policy."""
+    matrix = Matrix(world)
     findings = [
-        *_of_policies(world),
+        *_of_policies(world, matrix),
         *_of_priorities(world),
-        *_of_services(world, services),
+        *_of_services(world, matrix, services),
         *_of_defaults(resources),
     ]
     if not_enforced_by and world.policies:
@@ -102,10 +110,10 @@ def _finding(code: str, policy: Policy, field: str, message: str, advice: str) -
     return Finding(code, policy.label, field, message, advice, policy.source)
 
 
-def _of_policies(world: World) -> Iterator[Finding]:
-    pods = [e for e in world.endpoints if e.kind is EndpointKind.POD and not e.host_network]
+def _of_policies(world: World, matrix: Matrix) -> Iterator[Finding]:
+    labels = matrix.labels
     for policy in world.policies:
-        selected = [pod for pod in pods if in_scope(policy.subject, pod)]
+        selected = [labels.examples[n] for n in labels.scope(policy.subject).tolist()]
         if not selected:
             yield _finding(
                 "NP001", policy, "spec", "it selects no pod of this input", "check its selector and namespace"
@@ -113,34 +121,44 @@ def _of_policies(world: World) -> Iterator[Finding]:
         for direction in Direction:
             rules = policy.rules(direction)
             for place, rule in enumerate(rules):
-                yield from _of_peers(world, policy, rule)
-                targets = selected if direction is Direction.INGRESS else _destinations(world, rule)
-                yield from _of_ports(policy, rule, targets)
+                yield from _of_peers(matrix, policy, rule)
+                if any(isinstance(port, NamedPort) for port in rule.ports or ()):
+                    targets = selected if direction is Direction.INGRESS else _destinations(matrix, rule)
+                    yield from _of_ports(policy, rule, targets)
                 if any(_covers(other, rule) for other in rules[:place]) and rule.action is not Action.LOG:
                     text, advice = "an earlier rule already covers it", "remove it, or narrow the earlier one"
                     yield _finding("NP004", policy, rule.path, text, advice)
 
 
-def _of_peers(world: World, policy: Policy, rule: Rule) -> Iterator[Finding]:
+def _of_peers(matrix: Matrix, policy: Policy, rule: Rule) -> Iterator[Finding]:
     for peer in rule.peers or ():
-        if isinstance(peer, AddressPeer | DomainPeer):
-            if isinstance(peer, AddressPeer) and not peer.addresses:
+        if isinstance(peer, DomainPeer):
+            if rule.action is not Action.ALLOW:
+                text = "domainNames are supported only in Accept rules: what this one does is up to the network plugin"
+                yield _finding("NP010", policy, rule.path, text, "accept the names, and deny networks in a later rule")
+        elif isinstance(peer, AddressPeer):
+            if not peer.addresses:
                 text = f"{peer.text} holds no address"
                 yield _finding("NP002", policy, rule.path, text, "its exceptions take everything away; narrow them")
-            continue
-        if isinstance(peer, UnknownPeer):
+        elif isinstance(peer, UnknownPeer):
             text = f"a peer's field {', '.join(peer.fields)} is not known to this version"
             yield _finding("NP002", policy, rule.path, text, "it fails closed: allowing rules match nothing there")
-        elif not any(peer_matches(peer, e, Family.IPV4, rule.action) for e in world.endpoints):
+        elif not _who(matrix, peer, rule.action):
             text = "a peer matches no pod or node of this input"
             yield _finding("NP002", policy, rule.path, text, "check its selectors, or the labels of the pods you mean")
 
 
-def _destinations(world: World, rule: Rule) -> list[Endpoint]:
-    pods = [e for e in world.endpoints if e.kind is EndpointKind.POD]
+def _who(matrix: Matrix, peer: Peer, action: Action) -> list[Endpoint]:
+    """An example of each class that ``peer`` matches."""
+    if isinstance(peer, PodPeer):
+        return [matrix.labels.examples[n] for n in matrix.labels.scope(peer.scope).tolist()]
+    return [e for e in matrix.classes.examples if peer_matches(peer, e, matrix.family, action)]
+
+
+def _destinations(matrix: Matrix, rule: Rule) -> list[Endpoint]:
     if rule.peers is None:
-        return pods
-    return [e for e in pods if any(peer_matches(p, e, Family.IPV4, rule.action) for p in rule.peers)]
+        return [e for e in matrix.labels.examples if e.kind is EndpointKind.POD]
+    return [e for peer in rule.peers for e in _who(matrix, peer, rule.action) if e.kind is EndpointKind.POD]
 
 
 def _of_ports(policy: Policy, rule: Rule, targets: Sequence[Endpoint]) -> Iterator[Finding]:
@@ -190,29 +208,26 @@ def _of_priorities(world: World) -> Iterator[Finding]:
             yield _finding("NP008", policy, "spec.priority", text, "give each its own priority")
 
 
-def _of_services(world: World, services: Sequence[Service]) -> Iterator[Finding]:
-    pods = [e for e in world.endpoints if e.kind is EndpointKind.POD and not e.host_network]
+def _of_services(world: World, matrix: Matrix, services: Sequence[Service]) -> Iterator[Finding]:
+    pods: dict[str, list[int]] = {}  # by namespace
+    for index, e in enumerate(world.endpoints):
+        if e.kind is EndpointKind.POD and not e.host_network:
+            pods.setdefault(e.namespace, []).append(index)
+    of = matrix.classes.of
+    everybody = np.array([index for inside in pods.values() for index in inside], np.int64)
     for service in services:
-        backing = [p for p in pods if p.namespace == service.namespace and matches_map(service.spec.selector, p.labels)]
-        clients = [p for p in pods if p not in backing]
+        inside = pods.get(service.namespace, ())
+        backing = [i for i in inside if matches_map(service.spec.selector, world.endpoints[i].labels)]
+        clients = np.unique(of[np.setdiff1d(everybody, np.array(backing, np.int64))]).tolist()
         if not backing or not clients:
             continue
-        wanted = _target_ports(service, backing[0])
-        if wanted and not any(
-            decide(world, c, b).allowed & wanted for b in _distinct(backing) for c in _distinct(clients)
-        ):
+        wanted = _target_ports(service, world.endpoints[backing[0]])
+        behind = np.unique(of[np.array(backing, np.int64)]).tolist()
+        if wanted and not any(matrix.class_ports(c, b) & wanted for b in behind for c in clients):
             text = f"no other pod can reach its pods on {wanted}"
             advice = "allow a client in the policies that select them, or remove the Service"
             name = f"Service {service.namespace}/{service.name}"
             yield Finding("NP006", name, "spec.selector", text, advice, service.source)
-
-
-def _distinct(pods: Sequence[Endpoint]) -> list[Endpoint]:
-    """One pod of each namespace and label set: policies cannot tell the others apart but by address."""
-    found: dict[Any, Endpoint] = {}
-    for pod in pods:
-        found.setdefault((pod.namespace, tuple(sorted(pod.labels.items()))), pod)
-    return list(found.values())
 
 
 def _target_ports(service: Service, pod: Endpoint) -> PortSet:
@@ -250,7 +265,12 @@ def to_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
                         "name": "netsim",
                         "version": version,
                         "rules": [
-                            {"id": code, "name": name, "defaultConfiguration": {"level": levels[severity]}}
+                            {
+                                "id": code,
+                                "name": name,
+                                "shortDescription": {"text": name.replace("-", " ")},
+                                "defaultConfiguration": {"level": levels[severity]},
+                            }
                             for code, (name, severity) in RULES.items()
                         ],
                     }
@@ -263,7 +283,7 @@ def to_sarif(findings: Sequence[Finding], version: str) -> dict[str, Any]:
                         "locations": [
                             {
                                 "physicalLocation": {
-                                    "artifactLocation": {"uri": f.source.file},
+                                    "artifactLocation": {"uri": quote(f.source.file)},
                                     "region": {"startLine": max(f.source.line, 1)},
                                 }
                             }

@@ -11,6 +11,10 @@ The model is tiered, as ClusterNetworkPolicy and Calico are; NetworkPolicy is on
 A tier whose policies select the endpoint in a direction, but none of whose rules match, ends with its ``unmatched``
 action: PASS for Admin and Baseline, DENY for NetworkPolicy (isolation) and for Calico tiers. Since NetworkPolicy rules
 only allow, "first match wins" and "any allow wins" are the same walk: one evaluator serves all.
+
+Other tiered APIs fit in by adding members, not by changing the walk: tiers are a list with an ``unmatched`` action each,
+``LOG`` rules decide nothing, and a peer is one of a closed set of kinds. A peer that asks for labels *and* addresses needs
+no more than a kind of its own, since rows of the matrix keep the two answers apart until a pair of them is valued.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from netsim.errors import Source
@@ -197,7 +202,24 @@ class World:
     namespaces: Mapping[str, Mapping[str, str]]
     tiers: Sequence[Tier] = (ADMIN, NETWORK_POLICY, BASELINE)
 
-    def of_tier(self, tier: Tier) -> list[Policy]:
+    @cached_property
+    def _by_tier(self) -> Mapping[str, Sequence[Policy]]:
+        ranked: dict[str, list[Policy]] = {}
+        for policy in sorted(self.policies, key=lambda p: (p.priority, p.namespace, p.name)):
+            ranked.setdefault(policy.tier, []).append(policy)
+        return ranked
+
+    @cached_property
+    def _by_space(self) -> dict[tuple[str, str], Sequence[Policy]]:
+        return {}
+
+    def candidates(self, tier: Tier, namespace: str) -> Sequence[Policy]:
+        """Those of a tier that can select something in this namespace, in the same order."""
+        key = tier.name, namespace
+        if key not in self._by_space:
+            self._by_space[key] = [p for p in self.of_tier(tier) if p.subject.namespace in (None, namespace)]
+        return self._by_space[key]
+
+    def of_tier(self, tier: Tier) -> Sequence[Policy]:
         """Lower priority number first; equal priorities are undefined by the APIs: by name here."""
-        chosen = [p for p in self.policies if p.tier == tier.name]
-        return sorted(chosen, key=lambda p: (p.priority, p.namespace, p.name))
+        return self._by_tier.get(tier.name, ())

@@ -13,9 +13,9 @@ from functools import cached_property
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
-from netsim_policies.classes import Vocabulary
 from netsim_policies.matrix import Matrix
 from netsim_policies.model import Endpoint, EndpointKind, World
+from netsim_policies.vocabulary import IN_NO_BLOCK, Vocabulary
 
 ANYWHERE = "outside"
 
@@ -61,7 +61,7 @@ class Reachability:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Workloads, then nodes, then the outside, each by name."""
+        """Workloads by namespace and name, then nodes, then the outside."""
         by_name: dict[tuple[str, EndpointKind], list[int]] = {}
         for index, endpoint in enumerate(self.world.endpoints):
             if index != self._newcomer:
@@ -77,7 +77,8 @@ class Reachability:
                 else:  # policies tell the members apart: name them
                     found += [Group(f"Pod {self.world.endpoints[i].name}", kind, number, (i,)) for i in same]
         order = list(EndpointKind)
-        return sorted(found, key=lambda g: (order.index(g.kind), g.name))
+        space = {g.name: self.world.endpoints[g.members[0]].namespace for g in found}
+        return sorted(found, key=lambda g: (order.index(g.kind), space[g.name], g.name))
 
     def edges(
         self, sources: Iterable[Group] | None = None, destinations: Sequence[Group] | None = None
@@ -93,10 +94,18 @@ class Reachability:
                     yield Edge(source, destination, ports)
 
     def between(self, source: Group, destination: Group) -> PortSet:
-        """For members that are different endpoints; a group of one pod reaches itself on every port."""
+        """For members that are different endpoints, and for all of them: a group of one pod reaches itself on every port,
+        and a node (or a hostNetwork pod on it) a group of which every pod runs there."""
         if source == destination and len(source.members) == 1:
             return ALL_PORTS
+        first = self.world.endpoints[source.members[0]]
+        if (first.kind is EndpointKind.NODE or first.host_network) and len(self._nodes(source)) == 1:
+            if self._nodes(source) == self._nodes(destination):
+                return ALL_PORTS
         return self.matrix.class_ports(source.number, destination.number)
+
+    def _nodes(self, group: Group) -> set[str | None]:
+        return {self.world.endpoints[i].node for i in group.members}
 
     def exposure(self, group: Group) -> Exposure:
         pods = {g.number for g in self.groups if g.kind is EndpointKind.POD and g != group}
@@ -122,10 +131,10 @@ def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
     for low, following in itertools.pairwise(edges):
         piece = ((low, following - 1),)
         made = AddressSet(v4=piece) if family is Family.IPV4 else AddressSet(v6=piece)
-        atom = vocabulary.atom(low)
-        parts[atom] = parts.get(atom, AddressSet()) | made
-    for atom, addresses in sorted(parts.items()):
-        name = ANYWHERE if atom == 0 else _named(addresses)
+        mark = vocabulary.print_of(low)
+        parts[mark] = parts.get(mark, AddressSet()) | made
+    for mark, addresses in parts.items():
+        name = ANYWHERE if mark == IN_NO_BLOCK else _named(addresses)
         yield Endpoint(EndpointKind.EXTERNAL, name, outside=addresses)
 
 

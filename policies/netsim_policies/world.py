@@ -13,8 +13,9 @@ from netsim_policies.apis import apis
 from netsim_policies.model import Endpoint, EndpointKind, Policy, World
 
 
-def world(store: Store) -> World:
-    """Every live pod and node of ``store`` as endpoints, and every policy of every known API.
+def world(store: Store, policies_apply: bool = True) -> World:
+    """Every live pod and node of ``store`` as endpoints, and every policy of every known API (none of them where the
+    network plugin enforces none, and ``policies_apply`` is False).
 
     Pods that have ended (Succeeded, Failed) keep an address in dumps but are nobody any more. Raises InputError with the
     problems of all unreadable policies.
@@ -22,7 +23,8 @@ def world(store: Store) -> World:
     namespaces = {n.name: dict(n.metadata.labels) for n in store.typed("Namespace", Namespace)}
     nodes = {n.name: node_endpoint(n) for n in store.typed("Node", Node)}
     pods = (pod_endpoint(p, namespaces, nodes) for p in store.typed("Pod", Pod) if not p.finished)
-    return World((*pods, *nodes.values()), tuple(read_policies(store)), namespaces)
+    policies = tuple(read_policies(store))
+    return World((*pods, *nodes.values()), policies if policies_apply else (), namespaces)
 
 
 def read_policies(store: Store) -> Iterable[Policy]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from importlib.resources import files
 from pathlib import Path
@@ -104,9 +105,9 @@ def test_diff_names_the_change_and_its_cause(capsys: pytest.CaptureFixture[str],
     code, out, _ = run(capsys, "diff", "-q", "@example", str(changed))
     assert code == 1
     lines = out.splitlines()
-    at = lines.index("Deployment shop/checkout -> Deployment shop/cart")
-    assert lines[at + 1] == "  + TCP:8080"
-    assert "NetworkPolicy shop/cart-from-web changed" in lines[at + 2]
+    at = lines.index("  Deployment shop/checkout")
+    assert "because NetworkPolicy shop/cart-from-web changed" in lines[at - 1]
+    assert lines[at + 1] == "    + TCP:8080 -> Deployment shop/cart"
     assert lines[-1] == "1 connection added"
     _, out, _ = run(capsys, "diff", "-q", str(changed), "@example", "-o", "json")
     (change,) = json.loads(out)["changes"]
@@ -138,3 +139,100 @@ def test_lint_finds_what_cannot_be_meant(capsys: pytest.CaptureFixture[str], tmp
     assert {r["ruleId"] for r in results} >= {"NP001", "NP002", "NP005"}
     assert all(r["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1 for r in results)
     assert run(capsys, "lint", *EXAMPLE, "-f", str(path), "--fail-on", "never")[0] == 0
+
+
+def test_the_heat_map_stands_alone_and_escapes_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "reach", *EXAMPLE, "-o", "html")
+    assert code == 0
+    assert not re.search(r"https?:|<script|<link|<img|src=|@import", out)
+    assert len(re.findall(r"<tr", out)) == 1 + len(re.findall(r"<thead.*?</tr>", out, re.DOTALL)[0].split("<th")[2:])
+    assert "Deployment shop/frontend → Deployment shop/cart: TCP:8080" in out
+    (tmp_path / "w.yaml").write_text(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: w}\nspec:\n"
+        "  {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{name: '<b>&\u001b[2J', action: Deny,\n"
+        "  to: [{networks: [203.0.113.0/24]}]}]}\n"
+    )
+    _, out, _ = run(capsys, "explain", *EXAMPLE, "-f", str(tmp_path / "w.yaml"), "pod/shop/web-0", "203.0.113.9")
+    assert "\x1b" not in out, "a rule's name cannot talk to the terminal"
+
+
+def test_what_happens_is_another_answer_where_the_network_enforces_none(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", "-f", "@example", "@expectations"]
+    code, _, err = run(capsys, *words)
+    assert (code, err.count("flannel enforces no policy: this is what the 3 policies say")) == (0, 1)
+    code, out, err = run(capsys, *words, "--enforcement", "cni")
+    assert (code, out.splitlines()[-1]) == (1, "5 expectations, 3 hold, 2 fail")
+    assert "flannel enforces no policy: the 3 policies of the input have no effect" in err
+    _, _, err = run(capsys, *words, "--cni", "calico")
+    assert "enforces no policy" not in err
+
+
+def test_a_way_that_is_expected(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    one = "{{from: pod/shop/web-0, to: pod/shop/web-1, port: 8080, expect: allow, via: [{}]}}"
+    for via, code, told in (
+        ("flannel.1, node/n3, cni0", 0, ""),
+        ("n3, flannel.1, eth0", 1, "a packet goes by n2"),
+        ("n1", 1, "but goes another way"),
+        ("n9", 3, "via: 'n9' is no node (n1, n2, n3) and no device of any node"),
+    ):
+        path.write_text(f"expectations:\n- {one.format(via)}\n")
+        found, out, err = run(capsys, "check", *EXAMPLE, str(path))
+        assert (found, told in out + err) == (code, True), (via, out, err)
+    path.write_text(
+        "expectations:\n- {from: a, to: b, expect: deny, via: [n1]}\n- {from: a, to: b, expect: allow, via: n1}\n"
+    )
+    code, _, err = run(capsys, "check", *EXAMPLE, str(path))
+    assert code == 3
+    assert "expectations[0].via: goes with expect: allow" in err
+    assert "expectations[1].via: Invalid value: a list of nodes or devices" in err
+
+
+def test_services_and_ingress_have_answers_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "reach",
+        *EXAMPLE,
+        "--services",
+        "--to",
+        "deploy/shop/cart",
+        "--ingress-controller",
+        "deploy/shop/frontend",
+    ]
+    _, out, _ = run(capsys, *words, "-o", "json")
+    service, ingress = json.loads(out)["entrances"]
+    assert (service["name"], service["address"]) == ("Service shop/cart:http", "10.96.3.7:80")
+    assert service["behind"] == "TCP:8080 on Deployment shop/cart"
+    reached = {w["sender"] for w in service["from"] if w["reaches"] == "all"}
+    assert reached == {"Deployment shop/frontend", "StatefulSet shop/web"}
+    assert (ingress["kind"], ingress["address"], ingress["from"][0]["reaches"]) == (
+        "ingress",
+        "shop.example/cart",
+        "all",
+    )
+    _, out, _ = run(capsys, *words, "-o", "csv")
+    assert len(out.splitlines()) == 1 + len(service["from"]) + len(ingress["from"])
+    assert run(capsys, *words, "-o", "dot")[0] == 2
+    _, out, _ = run(capsys, "explain", *EXAMPLE, "deploy/shop/frontend", "svc/shop/cart:http", "-o", "json")
+    first = json.loads(out)["items"][0]
+    assert first["through"] == {"service": "shop/cart", "protocol": "TCP", "port": 8080}
+
+
+def test_reports_are_what_their_readers_require(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, report = tmp_path / "e.yaml", tmp_path / "junit.xml"
+    path.write_text('expectations:\n- {name: "<a> & \\u001b[1m", from: external, to: pod/shop/web-0, expect: deny}\n')
+    run(capsys, "check", *EXAMPLE, str(path), "--junit", str(report))
+    suite = ElementTree.parse(report).getroot()
+    assert [case.get("name") for case in suite.iter("testcase")] == ["<a> & \\x1b[1m"]
+    assert suite.find("testcase/failure") is not None
+    _, out, _ = run(capsys, "lint", *EXAMPLE, "-o", "sarif")
+    document = json.loads(out)
+    (one,) = document["runs"]
+    known = {rule["id"] for rule in one["tool"]["driver"]["rules"]}
+    assert document["version"] == "2.1.0"
+    assert one["tool"]["driver"]["name"] == "netsim"
+    for result in one["results"]:
+        assert result["ruleId"] in known
+        assert result["message"]["text"]
+        assert result["level"] in ("error", "warning", "note")
+        for location in result["locations"]:
+            assert not re.search(r"[ \\]", location["physicalLocation"]["artifactLocation"]["uri"])

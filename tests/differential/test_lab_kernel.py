@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from importlib.resources import files
@@ -16,7 +15,6 @@ import pytest
 from netsim.kube.cluster import Settings
 from netsim.kube.load import load, store
 from netsim.lab import build, holder, recording, state
-from netsim.lab.build import STEPS
 from netsim.lab.probe_list import probes
 from netsim.lab.probes import Manner
 from netsim.lab.result import show
@@ -27,7 +25,6 @@ from tests.support.lab_clusters import WORDS, assembled, every_class
 
 pytestmark = pytest.mark.kernel
 PLAIN = (Manner.ONE, Manner.ANSWERED)
-STOPS = [stop for step in STEPS for stop in (step, f"{step}:done")]
 
 
 def _lab(home: Path, *words: str, stop: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -115,7 +112,7 @@ def test_pods_answer_with_the_peer_they_saw(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> None:
-    for words, said in ((["--kernel", "uml"], "not available in this version"), (["--id", "../x"], "an id is")):
+    for words, said in ((["--kernel", "kvm"], "invalid choice: 'kvm'"), (["--id", "../x"], "an id is")):
         refused = _lab(tmp_path, "up", "-q", "-f", "@example", *words)
         assert refused.returncode == 2
         assert said in refused.stderr
@@ -125,46 +122,6 @@ def test_what_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> N
     assert many.returncode == 2
     assert "--force" in many.stderr
     assert _lab(tmp_path, "list").stdout == ""
-
-
-def _world(home: Path) -> tuple[object, ...]:
-    """What a lab would leave behind: its devices, namespaces and rules by their names, and who runs for a lab in ``home``.
-
-    Others may use the machine meanwhile: what has no name of a lab's is theirs."""
-
-    def said(*words: str) -> list[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
-
-    devices = re.compile(r"\d+: (eth|lan|wan|cni|flannel|seg|plug|veth[0-9a-f]{8})\S*:?")
-    links = sorted(found[0] for line in said("ip", "-o", "link") if (found := devices.match(line)))
-    names = [line for line in said("ip", "netns") if re.match(r"(node|pod|router)\.|external|underlay", line)]
-    rules = [line for line in said("nft", "list", "ruleset") if "KUBE-" in line or "FLANNEL-" in line]
-    return links, names, rules, _processes(home)
-
-
-def _processes(home: Path) -> list[str]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            try:
-                line = (folder / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"XDG_STATE_HOME={home}".encode() in line.split(b"\0"):
-                found.append(folder.name)
-    return found
-
-
-@pytest.mark.parametrize("stop", STOPS)
-def test_killed_at_any_step_it_comes_down_cleanly(tmp_path: Path, stop: str) -> None:
-    before = _world(tmp_path)
-    killed = _lab(tmp_path, "up", "-q", "-f", "@example", "--id", "doomed", stop=stop)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert _lab(tmp_path, "list").stdout.split()[0] == "doomed"
-    assert _lab(tmp_path, "down", "doomed").stdout == "lab doomed is down\n"
-    assert _lab(tmp_path, "down", "doomed").stdout == ""
-    assert _world(tmp_path) == before
-    assert list((tmp_path / "netsim" / "labs").iterdir()) == []
 
 
 PROBES = """

@@ -29,7 +29,7 @@ from netsim.interpreter import validation
 from netsim.linux.fib import Fib, FibResult, default_rules
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
-from netsim.linux.route import Address, NextHop, Route
+from netsim.linux.route import TABLE_LOCAL, Address, NextHop, Route, RouteType
 from netsim.linux.shared import SequenceBuilder, runs_of
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress, interface, ip, network
@@ -384,6 +384,28 @@ def test_a_shared_run_is_compiled_once() -> None:
     for n in range(150):
         assert compiled.lookup(n, ip(f"10.1.{n}.9"), None, None, None, 0, 0) == t.NO_ROUTE
         assert compiled.lookup(n, ip(f"10.1.{n + 1}.9"), None, None, None, 0, 0) == t.UNICAST
+
+
+def test_the_label_of_a_source_counts_before_its_prefix() -> None:
+    """RFC 6724, rule 6 before rule 8: the Teredo address has more bits in common, the other one the label."""
+    held = [Address("d0", interface(text)) for text in ("2001:0:1::1/64", "2600::1/64")]
+    namespace = Namespace("ns", worlds.LINKS, tuple(held))
+    for addresses in (held, held[::-1]):
+        compiled = Compiled([replace(namespace, addresses=tuple(addresses))])
+        near = ip("2001:db8::1")
+        found = compiled.ask(select_source, 0, 6, compiled.name("d0"), compiled.handle(near))
+        assert compiled.addresses.address(found, 6) == ip("2600::1") == Fib(compiled.held[0]).select_source("d0", near)
+
+
+def test_local_routes_in_a_shared_run() -> None:
+    run = tuple(
+        Route(network(f"10.1.0.{n}/32"), device="d0", type=RouteType.LOCAL, table=TABLE_LOCAL) for n in range(40)
+    )
+    compiled = Compiled([Namespace("ns", worlds.LINKS, routes=sharing((), run, 0, [3]))])
+    for n, kind in ((2, "LOCAL"), (3, "UNICAST")):
+        address = ip(f"10.1.0.{n}")
+        found = compiled.ask(address_type, 0, 4, compiled.handle(address))
+        assert found == ADDRESS_TYPES[kind] == ADDRESS_TYPES[Fib(compiled.held[0]).address_type(address)]
 
 
 def through(device: str, metric: int = 0, gateway: str | None = None) -> tuple[Route, ...]:

@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from netsim.compiled import registers as r
 from netsim.compiled.hashing import draw
 from netsim.compiled.lowered import Pools
+from netsim.compiled.recent_table import RecentTable
 from netsim.kube.cluster import Cluster
 from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.netfilter.base import CtState, Hook, Nat, Verdict
@@ -257,6 +257,23 @@ def test_lists_whose_rules_need_every_stamp_are_left_to_the_interpreter() -> Non
         assert (found is None) is left
 
 
+def test_each_namespace_remembers_for_itself() -> None:
+    engine = Engine()
+    texts = ("-p tcp -m recent --name A --set -j ACCEPT", "-m recent --name A --rcheck -j ACCEPT")
+    rules = tuple(read_rule(text, Family.IPV4) for text in texts)
+    table = Table("filter", {"FORWARD": Chain("FORWARD", rules, Verdict.DROP)})
+    recents: dict[str, dict[str, Any]] = {"one": {}, "other": {}}
+    found = []
+    for name, proto in (("one", 6), ("other", 17), ("one", 17), ("other", 6), ("other", 17)):
+        world = World(Family.IPV4, Hook.FORWARD, "filter", {})
+        world.recents, engine.namespace = recents[name], name
+        answer = compare(engine, table, buffer(towards("10.0.0.1", "10.0.0.2", proto, 80)), world, scope=name)
+        assert answer is not None
+        found.append(answer.action)
+    accept, drop = Verdict.ACCEPT, Verdict.DROP
+    assert found == [accept, drop, accept, accept, accept]
+
+
 def test_types_are_asked_for_at_the_first_rule_that_needs_them() -> None:
     engine = Engine()
     rule = read_rule("-p tcp -m addrtype --dst-type LOCAL -j ACCEPT", Family.IPV4)
@@ -282,4 +299,8 @@ def test_what_recent_lists_hold_goes_to_the_interpreter_and_back() -> None:
     assert engine.recent.lists(compiler.recent_name, engine.addresses.address)[4] == {
         "C": {address: stamps[-1:] for address, stamps in many_more["C"].items()}
     }
-    assert r.PLANNED < r.SIZE
+    crowded = RecentTable()  # slots are shared by hash, never by namespace, list or address
+    held = {name: {ip(f"10.0.0.{at}"): [at + 0.5] for at in range(4)} for name in "ABCD"}
+    for namespace in range(60):
+        crowded.load(namespace, held, compiler.recent_list, engine.addresses.handle)
+    assert crowded.lists(compiler.recent_name, engine.addresses.address) == dict.fromkeys(range(60), held)

@@ -187,8 +187,13 @@ def long_rule(rng: Random, later: list[str], family: Family) -> Rule:
         words.append(f"{rng.choice(('-j', '-g'))} {rng.choice(later)}")
     elif aim < 5:
         words.append(f"-j MARK --set-xmark {rng.randrange(4)}/{rng.choice((1, 3))}")
+    elif aim < 6:
+        how = rng.choice(
+            ("--save-mark --nfmask 0x3 --ctmask 0x5", "--restore-mark --nfmask 0x6 --ctmask 0x3", "--set-xmark 0x2/0x3")
+        )
+        words.append(f"-j CONNMARK {how}")
     elif aim < 9:
-        words.append(f"-j {rng.choice(('ACCEPT', 'DROP', 'RETURN', 'REJECT', 'CONNMARK --save-mark'))}")
+        words.append(f"-j {rng.choice(('ACCEPT', 'DROP', 'RETURN', 'REJECT'))}")
     return read_rule(" ".join(words), family)
 
 

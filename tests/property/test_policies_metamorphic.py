@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netsim_policies.diff import diff
+from netsim_policies.evaluate import decide
 from netsim_policies.explain import explain, to_json, to_text
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Action, Direction, Policy, Rule, Scope, World
+from netsim_policies.model import Action, Direction, EndpointKind, Policy, Rule, Scope, World
+from netsim_policies.reach import Reachability
+from tests.support.policy_clusters import Drawn, Party, draw
 from tests.support.policy_worlds import rules, scopes, worlds
 
 
@@ -71,3 +77,35 @@ def test_the_explanation_reports_the_decision(world: World) -> None:
                     assert note.selects != bool(note.reason), "a policy selects, or there is a reason why not"
                     for rule in note.rules:
                         assert bool(rule.ports) != bool(rule.reason)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_reach_says_of_workloads_holds_for_every_pair_of_their_pods(seed: int) -> None:
+    world = draw(f"reach {seed}").world()
+    endpoints = [
+        replace(e, workload=f"Deployment {e.namespace}/{e.labels.get('app')}") if e.kind is EndpointKind.POD else e
+        for e in world.endpoints
+        if e.outside is None
+    ]
+    reach = Reachability(replace(world, endpoints=tuple(endpoints)))
+    held = reach.world.endpoints
+    for source, destination in itertools.product(reach.groups, repeat=2):
+        pairs = [(held[a], held[b]) for a in source.members for b in destination.members]
+        answers = [decide(world, a, b).allowed for a, b in pairs if a != b or len(pairs) == 1]
+        told = reach.between(source, destination)
+        assert all(told <= answer for answer in answers)
+        if len(answers) == 1:
+            assert told == answers[0], (source.name, destination.name)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_renaming_permutes_the_answers_and_nothing_else(seed: int) -> None:
+    """Other names for namespaces, pods and nodes: the same ports between the same places."""
+    drawn = draw(f"names {seed}")
+    text = repr((drawn.spaces, drawn.parties, drawn.policies))
+    for old, new in (("one", "eins"), ("two", "zwei"), ("three", "drei"), ("pod-", "p-"), ("n0", "m0"), ("n1", "m1")):
+        text = re.sub(rf"(?<=['/]){old}(?=['/\\d])", new, text)
+    spaces, parties, policies = eval(text, {"Party": Party})
+    renamed = Drawn(spaces, parties, policies)
+    assert {p.name for p in parties}.isdisjoint({p.name for p in drawn.parties if p.kind != "outside"})
+    assert table(renamed.world()) == table(drawn.world())

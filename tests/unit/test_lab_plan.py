@@ -1,8 +1,9 @@
-"""What the lab will tell ip and bridge, and the pieces of the lab that need no kernel."""
+"""What the lab will ask of the kernel, and the pieces of the lab that need no kernel."""
 
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from netsim.lab.plan import UNDERLAY, netns, plan
 from netsim.lab.udp_forwarder import one_less, unreachable
 from netsim.linux.link import Link, LinkKind, VxlanOptions
 from netsim.linux.network import Namespace, StaticNetwork
-from netsim.linux.route import Address, FdbEntry, Neighbour, Route
+from netsim.linux.route import TABLE_LOCAL, Address, FdbEntry, Neighbour, Route, RoutingRule
 from netsim.packet.address import interface, ip, network
 from netsim.packet.codec import packet_bytes, parse_packet
 from netsim.packet.icmp import quoted
@@ -49,19 +50,49 @@ def test_each_pair_is_made_once_with_both_ends_in_their_places() -> None:
     made = plan(_pair(), ["node/n1", "pod/a/b"])
     node, pod = made.batches["node/n1"], made.batches["pod/a/b"]
     assert pod.links == []
-    assert (
-        "link add name vethx address 02:00:00:00:00:03 mtu 1450 type veth"
-        " peer name eth0 address 02:00:00:00:00:05 mtu 1450 netns pod.a.b"
-    ) in node.links
-    assert any(line.endswith(f"netns {UNDERLAY}") for line in node.links)
-    assert "route add 10.9.2.0/24 via 10.9.2.0 dev v1 onlink table 254 proto static metric 7" in node.rest
-    assert node.fdb == ["fdb append 02:00:00:00:00:09 dev v1 dst 10.0.0.2 self permanent"]
-    assert "link set vethx type bridge_slave hairpin on" in node.rest
+    plug, bridge, pair = node.links
+    assert (pair.noun, pair.verb, pair.words["kind"]) == ("link", "add", "veth")
+    assert {key: pair.words[key] for key in ("ifname", "address", "mtu")} == {
+        "ifname": "vethx", "address": "02:00:00:00:00:03", "mtu": 1450,
+    }  # fmt: skip
+    far = {"ifname": "eth0", "address": "02:00:00:00:00:05", "mtu": 1450, "net_ns_fd": "/run/netns/pod.a.b"}
+    assert pair.words["peer"] == far
+    assert plug.words["peer"]["net_ns_fd"] == f"/run/netns/{UNDERLAY}"
+    assert bridge.words["kind"] == "bridge"
+    said = {request.about: request.words for request in node.rest}
+    assert said["hairpin of vethx"] == {"index": "vethx", "mode": 1}
+    assert said["device vethx"] == {"index": "vethx", "state": "up", "master": "br"}
+    tunnelled = said["route 10.9.2.0/24 via 10.9.2.0 dev v1 table 254"]
+    assert (tunnelled["flags"], tunnelled["priority"], tunnelled["oif"]) == (4, 7, "v1")
+    entry = said["forwarding entry 02:00:00:00:00:09 of v1"]
+    assert (entry["dst"], entry["flags"], entry["state"]) == ("10.0.0.2", 2, 0xC0)
+
+
+def test_what_is_said_before_needs_nothing_said_after() -> None:
+    """A device before what names it, a connected route before the gateway that it reaches."""
+    said = [request.about for request in plan(_pair(), ["node/n1", "pod/a/b"]).batches["node/n1"].rest]
+    order = ["device v1 (vxlan)", "device v1", "address 10.9.1.0/32 of v1", "neighbour 10.9.2.0 of v1"]
+    assert [said.index(one) for one in order] == sorted(said.index(one) for one in order)
+    assert said.index("address 10.0.0.1/24 of eth0") < said.index("route 0.0.0.0/0 via 10.0.0.254 dev eth0 table 254")
 
 
 def test_a_pod_left_out_leaves_no_trace_on_its_node() -> None:
     node = plan(_pair(), ["node/n1"]).batches["node/n1"]
-    assert not any("vethx" in line for line in [*node.links, *node.rest])
+    assert not any("vethx" in request.about for request in [*node.links, *node.rest])
+
+
+def test_routing_rules_replace_the_kernels_own_of_their_family_alone() -> None:
+    rules = (RoutingRule(0, TABLE_LOCAL), RoutingRule(5, 100, source=network("10.9.0.0/16")))
+    held = Namespace("node/n1", rules=(RoutingRule(5, 100, source=network("10.9.0.0/16")),))
+    said = plan(StaticNetwork({"node/n1": held}), ["node/n1"]).batches["node/n1"].rest
+    assert [(one.verb, one.words["priority"]) for one in said if one.noun == "rule"] == [
+        ("del", 0), ("del", 32766), ("del", 32767), ("add", 5),
+    ]  # fmt: skip
+    assert {one.words["family"] for one in said if one.noun == "rule"} == {socket.AF_INET}
+    both = Namespace("node/n1", rules=rules)
+    said = plan(StaticNetwork({"node/n1": both}), ["node/n1"]).batches["node/n1"].rest
+    added = [(one.words["family"], one.words["priority"]) for one in said if (one.noun, one.verb) == ("rule", "add")]
+    assert added == [(socket.AF_INET, 0), (socket.AF_INET, 5), (socket.AF_INET6, 0)]
 
 
 def test_long_names_stay_apart() -> None:

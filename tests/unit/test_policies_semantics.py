@@ -1,7 +1,29 @@
-"""What NetworkPolicy and the admin policies mean, point by point, from manifests through the loader."""
+"""What NetworkPolicy and the admin policies mean, point by point, from manifests through the loader.
+
+The points of the semantics, and where each is pinned (names without "test_"):
+
+policyTypes missing                       a_policy_with_only_egress_rules…, empty_egress_without_types…
+policyTypes present                       a_section_that_types_do_not_name_is_ignored
+missing, empty and null sections          missing_and_empty_peers…, a_missing_section_denies…, an_absent_pod_selector…
+whose pods a peer means                   a_pod_selector_alone…, an_empty_namespace_selector…, both_selectors…
+operators, missing keys, empty values     operators_on_a_missing_key, an_empty_label_value_is_a_value
+union; both sides; common ports           policies_add_up…, both_sides_must_allow_a_common_port
+ipBlock                                   blocks_match_pods…, every_ipv4_address…, host_bits…, one_address_of_several…
+translation before policy                 test_policies_services
+named ports                               a_named_port_is_resolved…, a_port_name_needs_its_protocol
+protocols and defaults, endPort           defaults_and_ranges…, a_rule_for_one_protocol_isolates…, an_undeclared_port…
+replies                                   replies_need_no_rule
+self, own node, hostNetwork               a_pod_reaches_itself…, host_network_pods…; test_policies_services
+namespaces and their names                every_namespace_has_its_name…, an_object_without_namespace…
+pods that ended, dumps without status     finished_pods…, typed_lists_and_pods_without_status
+admin tiers                               an_admin_deny…, an_admin_allow…, pass_leaves…, the_lower_number…, baseline…,
+                                          pass_in_the_baseline…, equal_priorities…
+admin peers                               networks_cover_pods…, every_peer_of_a_cluster_network_policy, an_unknown_peer…
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -14,6 +36,8 @@ from netsim.kube.store import Store
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, NO_PORTS, PortSet
 from netsim_policies.evaluate import decide
+from netsim_policies.lint import lint
+from netsim_policies.matrix import Matrix
 from netsim_policies.model import Endpoint, World
 from netsim_policies.world import outside, world
 
@@ -140,6 +164,22 @@ def test_an_empty_label_value_is_a_value() -> None:
     assert allowed(of, "batch/job", "shop/db") == ALL_PORTS
 
 
+def test_a_missing_section_denies_as_an_empty_one_does() -> None:
+    for spec in ({"policyTypes": ["Ingress"]}, {"policyTypes": ["Ingress"], "ingress": []}, {"ingress": None}):
+        assert allowed(build(policy(**spec)), "batch/job", "shop/db") == NO_PORTS
+        assert allowed(build(policy(**spec)), "shop/db", "batch/job") == ALL_PORTS
+
+
+def test_an_absent_pod_selector_selects_every_pod_of_the_namespace() -> None:
+    for selector in ({}, None):
+        of = build(policy(podSelector=selector, policyTypes=["Ingress"]))
+        assert allowed(of, "batch/job", "shop/db") == allowed(of, "batch/job", "shop/web") == NO_PORTS
+        assert allowed(of, "shop/db", "batch/job") == ALL_PORTS
+    peer = build(policy(ingress=[{"from": [{"podSelector": {}, "namespaceSelector": None}]}]))
+    assert allowed(peer, "shop/web", "shop/db") == ALL_PORTS
+    assert allowed(peer, "batch/job", "shop/db") == NO_PORTS
+
+
 def test_policies_add_up_and_never_subtract() -> None:
     deny = policy("deny", policyTypes=["Ingress"])
     some = policy("some", ingress=[{"ports": [{"port": 80}]}])
@@ -164,6 +204,24 @@ def test_blocks_match_pods_and_nodes_by_address_and_except_cuts_its_own_peer() -
     assert allowed(near, "n1", "shop/db") == ALL_PORTS
 
 
+def test_one_address_of_several_is_enough() -> None:
+    """A node with two addresses, one of them in the block; and the block must not match by the other address."""
+    two = node("n3", "192.168.0.3")
+    two["status"]["addresses"].append({"type": "ExternalIP", "address": "203.0.113.3"})
+    of = build(two, policy(ingress=[{"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]))
+    assert allowed(of, "n3", "shop/db") == ALL_PORTS
+    assert allowed(of, "n1", "shop/db") == NO_PORTS
+    matrix = Matrix(of)
+    places = {e.name: i for i, e in enumerate(of.endpoints)}
+    assert matrix.ports(places["n3"], places["shop/db"]) == ALL_PORTS
+
+
+def test_host_bits_of_a_block_are_masked() -> None:
+    of = build(policy(ingress=[{"from": [{"ipBlock": {"cidr": "10.0.2.77/24"}}]}]))
+    assert allowed(of, "batch/job", "shop/db") == ALL_PORTS
+    assert allowed(of, "shop/web", "shop/db") == NO_PORTS
+
+
 def test_every_ipv4_address_says_nothing_about_ipv6() -> None:
     of = build(policy(ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]))
     assert allowed(of, "2001:db8::1", "shop/db", Family.IPV6) == NO_PORTS
@@ -184,6 +242,52 @@ def test_defaults_and_ranges_of_ports() -> None:
         )
     )
     assert str(allowed(of, "batch/job", "shop/db")) == "TCP:* UDP:53 SCTP:10-12"
+
+
+def test_a_port_name_needs_its_protocol() -> None:
+    of = build(policy(namespace="batch", ingress=[{"ports": [{"port": "http", "protocol": "UDP"}]}]))
+    assert allowed(of, "shop/web", "batch/job") == NO_PORTS
+
+
+def test_a_rule_for_one_protocol_isolates_the_others() -> None:
+    of = build(policy(ingress=[{"ports": [{"protocol": "SCTP"}]}]))
+    assert allowed(of, "batch/job", "shop/db") == PortSet.of("SCTP")
+
+
+def test_an_undeclared_port_is_not_closed_and_a_declared_one_not_open() -> None:
+    assert allowed(build(), "batch/job", "shop/web").holds("TCP", 9)
+    assert not allowed(build(policy(policyTypes=["Ingress"])), "batch/job", "shop/web").holds("TCP", 8080)
+
+
+def test_replies_need_no_rule() -> None:
+    """Who may send nothing still answers: only the side that opens the connection is asked for egress."""
+    mute = policy(podSelector={"matchLabels": {"app": "db"}}, policyTypes=["Egress"])
+    assert allowed(build(mute), "shop/web", "shop/db") == ALL_PORTS
+    assert allowed(build(mute), "shop/db", "shop/web") == NO_PORTS
+
+
+def test_every_namespace_has_its_name_as_a_label_also_one_that_no_manifest_shows() -> None:
+    batch = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "batch"}}}
+    of = build(policy(ingress=[{"from": [batch]}]))
+    assert allowed(of, "batch/job", "shop/db") == ALL_PORTS
+    assert allowed(of, "shop/web", "shop/db") == NO_PORTS
+
+
+def test_an_object_without_namespace_is_in_default() -> None:
+    lost, own = pod("lost", "10.0.3.2", app="lost"), policy(policyTypes=["Ingress"])
+    del lost["metadata"]["namespace"], own["metadata"]["namespace"]
+    of = build(lost, own)
+    assert allowed(of, "shop/web", "default/lost") == NO_PORTS
+    assert allowed(of, "default/lost", "shop/web") == ALL_PORTS
+
+
+def test_typed_lists_and_pods_without_status() -> None:
+    bare = pod("bare", "", app="web")
+    del bare["status"], bare["kind"], bare["apiVersion"]
+    listed = {"apiVersion": "v1", "kind": "PodList", "items": [bare]}
+    only_web = policy(podSelector={"matchLabels": {"app": "web"}}, policyTypes=["Ingress"])
+    of = build(listed, only_web)
+    assert allowed(of, "batch/job", "shop/bare") == NO_PORTS
 
 
 def test_a_pod_reaches_itself_and_a_node_its_own_pods() -> None:
@@ -251,6 +355,45 @@ def test_baseline_is_for_pods_not_isolated_in_that_direction() -> None:
     assert allowed(build(base, opened), "batch/job", "shop/db") == ALL_PORTS
     egress_only = policy("out", policyTypes=["Egress"], egress=[{}])
     assert allowed(build(base, egress_only), "batch/job", "shop/db") == NO_PORTS
+
+
+def test_pass_in_the_baseline_tier_leads_to_allowed() -> None:
+    rules = [{"action": "Pass", "from": EVERYONE}, {"action": "Deny", "from": EVERYONE}]
+    base = admin("ClusterNetworkPolicy", tier="Baseline", ingress=rules)
+    assert allowed(build(base), "batch/job", "shop/db") == ALL_PORTS
+
+
+def test_equal_priorities_go_by_name_and_lint_says_so() -> None:
+    first = admin(name="a", ingress=[{"action": "Allow", "from": EVERYONE}])
+    second = admin(name="b", ingress=[{"action": "Deny", "from": EVERYONE}])
+    of = build(second, first)
+    assert allowed(of, "batch/job", "shop/db") == ALL_PORTS
+    assert "NP008" in {finding.code for finding in lint(of)}
+
+
+@pytest.mark.parametrize(
+    ("peer", "destination", "other"),
+    [
+        ({"namespaces": {"matchLabels": {"kubernetes.io/metadata.name": "shop"}}}, "shop/db", "n2"),
+        ({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "db"}}}}, "shop/db", "shop/web"),
+        ({"nodes": {"matchLabels": {"role": "edge"}}}, "n2", "n1"),
+        ({"networks": ["203.0.113.0/24", "10.0.1.3/32"]}, "203.0.113.9", "198.51.100.1"),
+        ({"networks": ["203.0.113.0/24", "10.0.1.3/32"]}, "shop/db", "shop/web"),
+    ],
+)
+def test_every_peer_of_a_cluster_network_policy(peer: Json, destination: str, other: str) -> None:
+    deny = admin("ClusterNetworkPolicy", tier="Admin", egress=[{"action": "Deny", "to": [peer]}])
+    assert allowed(build(deny), "batch/job", destination) == NO_PORTS
+    assert allowed(build(deny), "batch/job", other) == ALL_PORTS
+
+
+def test_domain_names_are_answered_for_names_outside() -> None:
+    accept = {"action": "Accept", "to": [{"domainNames": ["*.example.com", "api.test"]}]}
+    rest = {"action": "Deny", "to": [{"networks": ["0.0.0.0/0"]}]}
+    of = build(admin("ClusterNetworkPolicy", tier="Admin", egress=[accept, rest]))
+    for name, ports in (("a.b.example.com", ALL_PORTS), ("API.test.", ALL_PORTS), ("example.com", NO_PORTS)):
+        there = replace(outside("203.0.113.9"), name=name)
+        assert decide(of, find(of, "batch/job"), there).allowed == ports
 
 
 def test_networks_cover_pods_and_nodes_peers_are_for_egress() -> None:

@@ -27,6 +27,7 @@ def read(resource: Resource) -> Policy:
     check = Checker(resource)
     spec = check.object(resource.body.get("spec"), "spec")
     baseline = resource.kind == "BaselineAdminNetworkPolicy"
+    check.known(spec, "spec", "subject", "ingress", "egress", *(() if baseline else ("priority",)))
     if baseline and resource.name != "default":
         text = 'Only one baseline admin network policy with metadata.name="default" can be created in the cluster'
         check.complain("", f'Invalid value: "object": {text}')
@@ -53,6 +54,7 @@ def _rules(check: Checker, spec: dict[str, Any], direction: Direction, baseline:
     for index, item in enumerate(check.items(spec.get(section), f"spec.{section}", _MOST_RULES)):
         path = f"spec.{section}[{index}]"
         rule = check.object(item, path)
+        check.known(rule, path, "name", "action", side, "ports")
         action = Action(check.one_of(rule.get("action"), f"{path}.action", actions))
         listed = check.items(rule.get(side), f"{path}.{side}", _MOST_RULES, 1, required=True)
         chosen = shared.peers(check, listed, f"{path}.{side}", direction)
@@ -71,14 +73,17 @@ def _port(check: Checker, item: Any, field: str) -> list[Port]:
     check.exactly_one(value, field)
     if "portNumber" in value:
         number = check.object(value["portNumber"], f"{field}.portNumber")
+        check.known(number, f"{field}.portNumber", "protocol", "port")
         protocol = check.one_of(number.get("protocol"), f"{field}.portNumber.protocol", PROTOCOLS, "TCP")
         port = check.integer(number.get("port"), f"{field}.portNumber.port", 1, 65535)
         return [PortRange(protocol, port, port)]
     if "portRange" in value:
         given = check.object(value["portRange"], f"{field}.portRange")
+        check.known(given, f"{field}.portRange", "protocol", "start", "end")
         protocol = check.one_of(given.get("protocol"), f"{field}.portRange.protocol", PROTOCOLS, "TCP")
         low, high = check.range(given.get("start"), given.get("end"), f"{field}.portRange")
         return [PortRange(protocol, low, high)]
     if "namedPort" in value:
-        return [NamedPort(str(value["namedPort"]), None)]
+        return [NamedPort(check.text(value["namedPort"], f"{field}.namedPort"), None)]
+    check.known(value, field, "portNumber", "portRange", "namedPort")
     return []

@@ -19,6 +19,7 @@ _KINDS_WITHOUT_NAMES = "networks/nodes/domainNames"
 def read(resource: Resource) -> Policy:
     check = Checker(resource)
     spec = check.object(resource.body.get("spec"), "spec")
+    check.known(spec, "spec", "tier", "priority", "subject", "ingress", "egress")
     policy = Policy(
         kind=resource.kind,
         namespace="",
@@ -41,6 +42,7 @@ def _rules(check: Checker, spec: dict[str, Any], direction: Direction) -> tuple[
     for index, item in enumerate(check.items(spec.get(section), f"spec.{section}", _MOST)):
         path = f"spec.{section}[{index}]"
         rule = check.object(item, path)
+        check.known(rule, path, "name", "action", side, "protocols")
         action = _ACTIONS[check.one_of(rule.get("action"), f"{path}.action", tuple(_ACTIONS))]
         listed = check.items(rule.get(side), f"{path}.{side}", _MOST, 1, required=True)
         chosen = shared.peers(check, listed, f"{path}.{side}", direction)
@@ -57,13 +59,15 @@ def _protocol(check: Checker, item: Any, field: str) -> list[Port]:
     value = check.object(item, field)
     check.exactly_one(value, field)
     if "destinationNamedPort" in value:
-        return [NamedPort(str(value["destinationNamedPort"]), None)]
+        return [NamedPort(check.text(value["destinationNamedPort"], f"{field}.destinationNamedPort"), None)]
     for protocol in PROTOCOLS:
         name = protocol.lower()
         if name in value:
             inner = check.object(value[name], f"{field}.{name}")
             check.exactly_one(inner, f"{field}.{name}")
+            check.known(inner, f"{field}.{name}", "destinationPort")
             return [_port(check, inner.get("destinationPort"), f"{field}.{name}.destinationPort", protocol)]
+    check.known(value, field, "tcp", "udp", "sctp", "destinationNamedPort")
     return []
 
 
@@ -72,6 +76,7 @@ def _port(check: Checker, item: Any, field: str, protocol: str) -> PortRange:
         return PortRange(protocol, MIN_PORT, MAX_PORT)
     value = check.object(item, field)
     check.exactly_one(value, field)
+    check.known(value, field, "number", "range")
     if "range" in value:
         given = check.object(value["range"], f"{field}.range")
         low, high = check.range(

@@ -33,8 +33,10 @@ def scope(check: Checker, value: dict[str, Any], field: str) -> Scope:
     """``namespaces`` or ``pods`` of a subject or peer."""
     if "pods" in value:
         pods = check.object(value["pods"], f"{field}.pods")
+        check.known(pods, f"{field}.pods", "namespaceSelector", "podSelector")
+        optional: dict[str, Any] | None = {} if check.resource.kind == "ClusterNetworkPolicy" else None
         return Scope(
-            namespaces=check.selector(pods.get("namespaceSelector"), f"{field}.pods.namespaceSelector"),
+            namespaces=check.selector(pods.get("namespaceSelector"), f"{field}.pods.namespaceSelector", optional),
             pods=check.selector(pods.get("podSelector"), f"{field}.pods.podSelector"),
         )
     return Scope(namespaces=check.selector(value.get("namespaces"), f"{field}.namespaces"))

@@ -93,20 +93,54 @@ class Checker:
         elif len(value) > 1:
             self.complain(field, f"Too many: {len(value)}: must have at most 1 items")
 
-    def selector(self, value: Any, field: str) -> dict[str, Any]:
-        """A LabelSelector; ``{}`` selects everything."""
+    def known(self, value: dict[str, Any], field: str, *names: str) -> None:
+        """Other fields than ``names`` are refused, as by kubectl's strict validation."""
+        for name in value:
+            if name not in names:
+                at = f"{field}.{name}"
+                self.complain(at, f'strict decoding error: unknown field "{at}"')
+
+    def text(self, value: Any, field: str) -> str:
+        if not isinstance(value, str):
+            self.complain(
+                field, f'Invalid value: "{_type(value)}": {field} in body must be of type string: "{_type(value)}"'
+            )
+        return str(value)
+
+    def selector(self, value: Any, field: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        """A LabelSelector; ``{}`` selects everything. ``default`` is what an absent one means, where it may be absent."""
+        if value is None and default is not None:
+            return default
         found = self.object(value, field)
-        for index, expression in enumerate(found.get("matchExpressions") or ()):
-            path = f"{field}.matchExpressions[{index}]"
-            operator, values = expression.get("operator"), expression.get("values")
-            if operator not in _SELECTOR_OPERATORS:
-                self.complain(f"{path}.operator", f'Invalid value: "{operator}": not a valid selector operator')
-            elif operator in ("In", "NotIn") and not values:
-                self.complain(f"{path}.values", "Required value: must be specified when `operator` is 'In' or 'NotIn'")
-            elif operator in ("Exists", "DoesNotExist") and values:
-                text = "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
-                self.complain(f"{path}.values", text)
+        self.known(found, field, "matchLabels", "matchExpressions")
+        labels = found.get("matchLabels")
+        if labels is not None:
+            for key, held in self.object(labels, f"{field}.matchLabels").items():
+                self.text(held, f"{field}.matchLabels.{key}")
+        for index, item in enumerate(self.items(found.get("matchExpressions"), f"{field}.matchExpressions", 10_000)):
+            self._expression(item, f"{field}.matchExpressions[{index}]")
         return found
+
+    def _expression(self, item: Any, path: str) -> None:
+        expression = self.object(item, path)
+        self.known(expression, path, "key", "operator", "values")
+        operator = expression.get("operator")
+        if expression.get("key") is None:
+            self.complain(f"{path}.key", "Required value")
+        else:
+            self.text(expression["key"], f"{path}.key")
+        values = self.items(expression.get("values"), f"{path}.values", 10_000)
+        for number, value in enumerate(values):
+            self.text(value, f"{path}.values[{number}]")
+        if operator is None:
+            self.complain(f"{path}.operator", "Required value")
+        elif operator not in _SELECTOR_OPERATORS:
+            self.complain(f"{path}.operator", f'Invalid value: "{operator}": not a valid selector operator')
+        elif operator in ("In", "NotIn") and not values:
+            self.complain(f"{path}.values", "Required value: must be specified when `operator` is 'In' or 'NotIn'")
+        elif operator in ("Exists", "DoesNotExist") and values:
+            text = "Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            self.complain(f"{path}.values", text)
 
     def cidr(self, value: Any, field: str) -> str:
         try:

@@ -1,0 +1,108 @@
+"""A matrix after any changes is the matrix of what came of them, in its answers and in its cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+
+from netsim.packet.address import Family
+from netsim_policies import matrix as matrix_module
+from netsim_policies.matrix import Matrix, Touched
+from netsim_policies.model import EndpointKind, Policy
+from tests.support.policy_clusters import SPACES, Drawn, draw, labels, pod, policy
+
+EDITS = 8
+CHANGES = ("policy", "policy", "pod", "pod leaves", "labels", "address", "namespace")
+
+
+def change(what: str, r: Random, drawn: Drawn, matrix: Matrix) -> Touched:
+    """One random change of a matrix."""
+    nodes = [p for p in drawn.parties if p.kind == "node"]
+    pods = [e for e in matrix.endpoints if e is not None and e.kind is EndpointKind.POD]
+    if what == "policy":  # comes, goes, or is another one under its name
+        held = list(matrix.policies.values())
+        removed = [r.choice(held)] if held and r.random() < 0.6 else []
+        made: Policy = drawn.read(policy(r, r.randrange(100, 10_000)))
+        added = [made] if not removed or r.random() < 0.7 else []
+        taken = {(p.kind, p.namespace, p.name) for p in held} - {(p.kind, p.namespace, p.name) for p in removed}
+        return matrix.update(removed, [p for p in added if (p.kind, p.namespace, p.name) not in taken])
+    if what == "pod" or not pods:
+        party = pod(r, r.randint(3, 9), nodes)
+        return matrix.place(replace(drawn.endpoint(party), namespace_labels=matrix.namespaces[party.space]))
+    if what == "pod leaves":
+        return matrix.remove(r.choice(pods))
+    if what == "labels":
+        return matrix.place(replace(r.choice(pods), labels=labels(r)))
+    if what == "address":
+        one, other = r.choice(pods), r.choice(pods)
+        return matrix.place(replace(one, addresses=other.addresses, named_ports=other.named_ports))
+    return matrix.relabel(space := r.choice(SPACES), {**labels(r), "kubernetes.io/metadata.name": space})
+
+
+@pytest.mark.parametrize("few", [64, 0], ids=["one by one", "built anew"])
+@pytest.mark.parametrize("seed", range(60))
+def test_changes_in_place_equal_a_fresh_build(seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_module, "_FEW", few)
+    r, drawn = Random(f"edits {seed}"), draw(f"edits {seed}")
+    matrix = Matrix(drawn.world(), Family.IPV6 if seed % 3 == 0 else Family.IPV4)
+    cells = matrix.cells()
+    asked = []
+    for number in range(EDITS):
+        asked.append(what := r.choice(CHANGES))
+        cells = matrix.refresh(cells, change(what, r, drawn, matrix))
+        assert np.array_equal(cells, matrix.cells()), f"seed {seed}, change {number}: {asked}"
+        if number % 3 == 2:
+            check(matrix, f"seed {seed}, change {number}: {asked}")
+
+
+def check(matrix: Matrix, context: str) -> None:
+    fresh = Matrix(matrix.world, matrix.family)
+    places = [i for i, e in enumerate(matrix.endpoints) if e is not None]
+    for s, i in enumerate(places):
+        for d, j in enumerate(places):
+            assert matrix.ports(i, j) == fresh.ports(s, d), f"{context}: {matrix.endpoints[i]} -> {matrix.endpoints[j]}"
+
+
+def test_a_change_touches_only_what_it_can_decide() -> None:
+    """One namespace's policy leaves the rows of every other as they are, not merely equal."""
+    drawn = draw(7)
+    matrix = Matrix(drawn.world())
+    matrix.cells()
+    before = {d: dict(rows) for d, rows in matrix._row_of.items()}
+    raw = {"kind": "NetworkPolicy", "metadata": {"name": "new", "namespace": "one"}, "spec": {"podSelector": {}}}
+    touched = matrix.update(added=[drawn.read(raw)])
+    assert not len(touched.sources), "it says nothing about egress"
+    mine = {matrix.classes.label[c] for c in touched.destinations.tolist()}
+    assert mine == set(matrix.labels.in_space("one").tolist())
+    for direction, rows in before.items():
+        for label, row in rows.items():
+            kept = matrix._row_of[direction].get(label) is row
+            assert kept != (direction == "Ingress" and label in mine)
+
+
+def test_an_endpoint_that_was_removed_has_no_answers() -> None:
+    matrix = Matrix(draw(3).world())
+    gone = matrix.endpoints[0]
+    assert gone is not None
+    matrix.remove(gone)
+    with pytest.raises(IndexError, match="endpoint 0 was removed"):
+        matrix.ports(0, 1)
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.2/32", "10.0.0.3/32", "10.0.0.0/30", "192.168.0.1/32", "203.0.113.9/32"])
+def test_a_new_block_is_known_to_hold_whom_it_holds(cidr: str) -> None:
+    """Its first and its last address too; of pods, of nodes and of those outside."""
+    drawn = draw("no policy at all")
+    drawn.policies.clear()
+    matrix = Matrix(drawn.world())
+    cells = matrix.cells()
+    rule = {"from": [{"ipBlock": {"cidr": cidr}}]}
+    for number, space in enumerate(SPACES):
+        spec = {"podSelector": {}, "ingress": [rule]}
+        raw = {"kind": "NetworkPolicy", "metadata": {"name": f"p{number}", "namespace": space}, "spec": spec}
+        cells = matrix.refresh(cells, matrix.update(added=[drawn.read(raw)]))
+    assert np.array_equal(cells, matrix.cells())
+    check(matrix, cidr)
