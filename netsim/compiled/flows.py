@@ -135,8 +135,8 @@ TIMEOUT_NAMES = (
 
 NONE, ELSEWHERE = 0, -1  # answers of ``find``: no entry; the interpreter may hold one
 TOMB = np.uint32(0xFFFFFFFF)
-_TAG = np.uint32(0xFF000000)
-_NUMBER = np.uint32(0x00FFFFFF)
+TAG = np.uint32(0xFF000000)
+NUMBER = np.uint32(0x00FFFFFF)
 MOST = 0x00FFFFFE
 
 
@@ -216,7 +216,7 @@ def inverted_ports(proto: Int, ports: Int) -> Int:
 
 @kernel
 def _tag(h: Int) -> Int:
-    return np.uint32(h >> U(32)) & _TAG
+    return np.uint32(h >> U(32)) & TAG
 
 
 @kernel
@@ -282,9 +282,9 @@ def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6
     while s.slots[at] != 0:
         slot = s.slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & _TAG != tag:
+        if slot == TOMB or slot & TAG != tag:
             continue
-        flow = np.int64(slot & _NUMBER)
+        flow = np.int64(slot & NUMBER)
         hot = s.hot[flow]
         if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue
@@ -319,9 +319,9 @@ def find_any(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int
     while s.slots[at] != 0:
         slot = s.slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & _TAG != tag:
+        if slot == TOMB or slot & TAG != tag:
             continue
-        flow = np.int64(slot & _NUMBER)
+        flow = np.int64(slot & NUMBER)
         hot = s.hot[flow]
         if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue
@@ -506,9 +506,9 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
     while s.outer_slots[at] != 0:
         slot = s.outer_slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & _TAG != tag:
+        if slot == TOMB or slot & TAG != tag:
             continue
-        number = np.int64(slot & _NUMBER)
+        number = np.int64(slot & NUMBER)
         entry = s.outer[number]
         if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
             continue
@@ -529,9 +529,9 @@ def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: In
     while s.outer_slots[at] != 0:
         slot = s.outer_slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & _TAG != tag:
+        if slot == TOMB or slot & TAG != tag:
             continue
-        number = np.int64(slot & _NUMBER)
+        number = np.int64(slot & NUMBER)
         entry = s.outer[number]
         if entry["proto"] == proto and entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
             if entry["ns0"] == ns0 and entry["ns1"] == ns1 and (entry["status"] & 1) == ipv6:

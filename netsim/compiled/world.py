@@ -116,6 +116,7 @@ class World:
         self._hook_rows: dict[tuple[int, ...], int] = {}
         self.facts = HashMap()
         self._layers: dict[tuple[int, str], int] = {}
+        self._layer_devices: dict[tuple[int, str], str] = {}  # the one device that a shared run is about
         self._held: list[Any] = []  # keeps shared runs alive, whose identities are keys
         self.settings: list[tuple[tuple[float, ...], bool, bool]] = []
 
@@ -287,17 +288,18 @@ class World:
         """Let the one device that a long run is about use the run's layer, filled when it is first met."""
         if len(items) < _LAYER_FROM:
             return False
-        devices = {entry.device for entry in (items[0], items[-1])}
-        if len(devices) != 1 or any(entry.device not in devices for entry in items):
-            return False
-        device = mine.get(devices.pop())
+        key = (id(items), field)
+        name = self._layer_devices.get(key)
+        if name is None:
+            names = {entry.device for entry in items}
+            name = self._layer_devices[key] = names.pop() if len(names) == 1 else ""
+            self._held.append(items)
+        device = mine.get(name)
         if device is None or self._device[device][field]:
             return False
-        key = (id(items), field)
         layer = self._layers.get(key)
         if layer is None:
             layer = self._layers[key] = len(self._layers) + 1
-            self._held.append(items)
             fill(items, layer)
         self._device[device][field] = layer
         return True

@@ -7,10 +7,13 @@ batch ─▶ process (kernels) ─┬─ fast path, slow path ──────
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.commit_kernels import fold, free_outer
-from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, process
+from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
 from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, drop_outer, find, find_outer
@@ -41,6 +44,7 @@ from netsim.linux.conntrack import Entry, Tuple
 from netsim.linux.network import Network
 
 _DISPOSITIONS = tuple(Disposition)
+_SEGMENT = 1 << 16  # packets whose flows are looked up at once: their columns and candidates stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Datapath:
 
     ``seed`` decides every random choice, by the packet's number since the start: how a run is split into batches changes
     nothing. ``capacity`` flows have room at once; the tables grow past that. ``compiled`` False runs every packet through
-    the interpreter: the slow twin, for comparison. ``told`` hears the name of each part of the engine as it is made ready:
+    the interpreter: the slow twin, for comparison. ``threads`` share the looking up of flows; how many there are changes
+    nothing in a result. ``told`` hears the name of each part of the engine as it is made ready:
     the first time on a machine that takes a while.
     """
 
@@ -69,11 +74,14 @@ class Datapath:
         seed: int = 0,
         capacity: int = 4096,
         compiled: bool = True,
+        threads: int = 1,
         told: Callable[[str], None] | None = None,
     ) -> None:
         self.network = network
         self.seed = seed
         self.compiled = compiled
+        self.threads = threads
+        self._before: tuple[Datapath, Batch] | None = None
         self.addresses = Addresses()
         self.names = Names()
         self.world = World(self.addresses, self.names)
@@ -141,12 +149,17 @@ class Datapath:
         return self.world.name(number) if number else None
 
     # -- batches ------------------------------------------------------------------------------------------------------
-    def process(self, batch: Batch) -> Result:
-        """Take every packet of ``batch`` through the network, in order. InputError if the batch is malformed."""
+    def process(self, batch: Batch, *, explainable: bool = False) -> Result:
+        """Take every packet of ``batch`` through the network, in order. InputError if the batch is malformed.
+
+        ``explainable`` keeps a copy of all that is remembered now, so that ``explain`` can tell of this batch's packets."""
         batch.check()
         self._check_origins(batch)
+        self._before = (self._fork(), batch) if explainable else None
         made = results(len(batch))
         columns, into = reference(self._columns(batch)), reference(made)
+        candidates = np.zeros(len(batch), np.uint32)
+        looked_up = 0
         with np.errstate(over="ignore"):
             at = 0
             while at < len(batch):
@@ -154,10 +167,14 @@ class Datapath:
                     self._interpret(batch, made, at, "asked for")
                     at += 1
                     continue
-                at = int(process(self._engine(), self._x, columns, into, at, len(batch), self.serial))
+                engine = self._engine()
+                if at == looked_up:
+                    looked_up = min(at + _SEGMENT, len(batch))
+                    self._look_up(columns, candidates, at, looked_up)
+                at = int(process(engine, self._x, columns, into, candidates, at, looked_up, self.serial))
                 why = int(self._scratch.why[0])
                 if why == DONE:
-                    break
+                    continue
                 if why == STOPPED_FAULT:
                     self._answer()
                 else:
@@ -169,6 +186,50 @@ class Datapath:
         counted = np.bincount(made.how, minlength=3)
         self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
         return Result(made)
+
+    def _look_up(self, columns: Any, candidates: Any, start: int, stop: int) -> None:
+        """Candidates for a segment of the batch, by all threads: a kernel lets go of the interpreter lock."""
+        flows = reference(self.store.state)
+        if self.threads == 1 or stop - start < 4 * self.threads:
+            look_up(flows, columns, candidates, start, stop)
+            return
+        cuts = [start + (stop - start) * part // self.threads for part in range(self.threads + 1)]
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(lambda ends: look_up(flows, columns, candidates, *ends), pairwise(cuts)))
+
+    def _fork(self) -> Datapath:
+        """A datapath on the same tables that remembers the same and goes on apart."""
+        new = copy.copy(self)
+        new.store = self.store.copy()
+        new.state = self.state.copy_for(new)
+        new.recent = RecentTable(len(self.recent.recent.slots))
+        new.recent.recent = type(self.recent.recent)(*[held.copy() for held in self.recent.recent])
+        new._scratch = jn.scratch()
+        new._scratch.seed[:] = self._scratch.seed
+        new._x = reference(new._scratch)
+        for name in ("reasons", "paths", "interpreted_hits", "interpreted_bytes"):
+            setattr(new, name, Counter(getattr(self, name)))
+        new._before = None
+        return new
+
+    def explain(self, number: int) -> Outcome:
+        """What the interpreter says of packet ``number`` of the last batch, replayed from the state before it, with the same
+        draws. UsageError if that batch was not processed as ``explainable``; IndexError if it has no such packet."""
+        if self._before is None:
+            raise UsageError("only packets of a batch that was processed with explainable=True can be explained")
+        start, batch = self._before
+        if not 0 <= number < len(batch):
+            raise IndexError(f"packet {number} of a batch of {len(batch)}")
+        before = start._fork()
+        before.process(batch[:number])
+        after = before._fork()
+        one = batch[number : number + 1]
+        drawn = int(after.process(one).how[0]) == INTERPRETED
+        return before._run(one, 0, before._draws() if drawn else Replay(after.last_choices()))
+
+    def _draws(self, at: int = 0) -> Replay:
+        """How chance answers the interpreter about the packet ``at`` places on."""
+        return Replay(draw=random.Random(f"{self.seed} {self.serial + at}"))
 
     def _check_origins(self, batch: Batch) -> None:
         if batch.addresses is not self.addresses:
@@ -227,7 +288,7 @@ class Datapath:
 
     # -- the interpreter's share --------------------------------------------------------------------------------------
     def _interpret(self, batch: Batch, made: Results, at: int, reason: str) -> None:
-        outcome = self._run(batch, at, Replay(draw=random.Random(f"{self.seed} {self.serial + at}")))
+        outcome = self._run(batch, at, self._draws(at))
         self.reasons[reason] += 1
         self._count(outcome, int(batch.length[at]))
         self._write(outcome, made, at)

@@ -44,6 +44,13 @@ class JoinedTable(Table):
         super()._insert(entry)
         self._datapath.store.note(entry)
 
+    def copy_for(self, datapath: Datapath) -> JoinedTable:
+        """The same entries, joined with another datapath's flows (which has noted them already)."""
+        new = JoinedTable(datapath, self._ns)
+        for entry in self.entries():
+            Table._insert(new, entry.copy())
+        return new
+
     def _insert(self, entry: Entry) -> None:
         super()._insert(entry)
         self._datapath.store.note(entry)
@@ -55,6 +62,16 @@ class JoinedState(State):
     def __init__(self, datapath: Datapath) -> None:
         super().__init__()
         self._datapath = datapath
+
+    def copy_for(self, datapath: Datapath) -> JoinedState:
+        new = JoinedState(datapath)
+        new.now = self.now
+        for name, held in self.namespaces.items():
+            copied = held.copy()
+            assert isinstance(held.conntrack, JoinedTable)
+            copied.conntrack = held.conntrack.copy_for(datapath)
+            new.namespaces[name] = copied
+        return new
 
     def of(self, namespace: str) -> NamespaceState:
         found = self.namespaces.get(namespace)

@@ -56,6 +56,15 @@ class FlowStore:
         self.state.counts[fl.N_CLASSES] = 1  # 0 stands for "take the slow path"
         self.counters = Counters(np.zeros(4096, np.uint64), np.zeros((4096, 2), np.uint64), np.zeros(1, np.int64))
 
+    def copy(self) -> FlowStore:
+        """The same flows and counters, to go on from apart."""
+        new = object.__new__(FlowStore)
+        new.addresses = self.addresses
+        new.state = FlowState(*[_aligned_copy(held) for held in self.state])
+        keys, rows, used = self.counters
+        new.counters = Counters(keys.copy(), rows.copy(), used.copy())
+        return new
+
     # -- room ---------------------------------------------------------------------------------------------------------
     def grow_flows(self) -> None:
         """Twice the room. OverflowError past what flow numbers can count."""
@@ -198,6 +207,14 @@ class FlowStore:
 
     def forget(self, flow: int, engine: Any) -> None:
         forget_flow(engine, flow)
+
+
+def _aligned_copy(array: Any) -> Any:
+    if array.dtype.itemsize not in (fl.HOT.itemsize, fl.COLD.itemsize):
+        return array.copy()
+    new = aligned(len(array), array.dtype)
+    new[:] = array
+    return new
 
 
 def _longer(array: Any, count: int) -> Any:
