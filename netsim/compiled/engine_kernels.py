@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
@@ -22,7 +23,7 @@ from netsim.compiled.engine_tables import OTHER_ORIGINS
 from netsim.compiled.flows import find_any, inverted_ports, outer_alive
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.machine import enter, run
-from netsim.compiled.tcp_kernel import OK
+from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
 from netsim.compiled.units import tcp_advance
@@ -187,7 +188,8 @@ def fast(e: Any, x: Any, b: Any, o: Any, i: Int) -> Int:
             return False
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]
-        answer = tcp_advance(x.tcp, x.segment, direction, row["tcp"] == 2)
+        known = (ANSWERED if hot["status"] & fl.SEEN_REPLY else 0) | (ASSURED if hot["status"] & fl.ASSURED else 0)
+        answer = tcp_advance(x.tcp, x.segment, direction | known << 1, row["tcp"] == 2)
         if answer != OK:
             return False
         s.tcp[flow] = x.tcp[0]

@@ -71,6 +71,7 @@ class Hop:
     device: str | None
     steps: list[Step] = field(default_factory=list)
     wire: list[tuple[str, str, Frame | Packet]] = field(default_factory=list)  # (device, "in"|"out", what passed it)
+    delivered: list[Packet] = field(default_factory=list)  # what local processes get here
 
 
 @dataclass(frozen=True, slots=True)
