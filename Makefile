@@ -32,7 +32,7 @@ lint: $(VENV)/.dev            ## formatting, lint, strict types, import directio
 	$(VENV)/bin/lint-imports
 
 fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets against this machine's kernel
-	@NETSIM_FUZZ_SECONDS=600 $(PYTEST) -q -s -m kernel tests/differential/test_interpreter_fuzz.py
+	@$(VENV)/bin/python -m tests.differential.fuzz_run --seconds 600
 
 bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
 	$(VENV)/bin/python benchmarks/foundation.py
