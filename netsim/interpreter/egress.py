@@ -103,7 +103,7 @@ def _hear_oneself(machine: Machine, flight: Flight) -> None:
     if not run_hooks(machine, flight, Hook.POSTROUTING):
         return
     flight.skb.iif, flight.skb.oif = flight.skb.oif, None
-    flight.skb.source_mac, flight.skb.pkt_type, flight.skb.owner = "", "broadcast", None
+    flight.skb.source_mac, flight.skb.pkt_type, flight.skb.owner = "", "loopback", None
     flight.local, flight.bridged = False, False
     machine.later(ingress.receive, flight)
 

@@ -212,7 +212,8 @@ class RuleEnvironment:
         scene, packet = self._flight.scene, skb.packet
         link = scene.link(skb.iif)
         six, to_all = self.family is Family.IPV6, packet.dst.is_multicast or int(packet.dst) == 0xFFFFFFFF
-        if (link is not None and link.kind is LinkKind.LOOPBACK) or (packet.src.is_unspecified and (six or to_all)):
+        looped = skb.pkt_type == "loopback" or (link is not None and link.kind is LinkKind.LOOPBACK)
+        if looped or (packet.src.is_unspecified and (six or to_all)):
             return True
         plain = not (to_all or packet.dst.is_unspecified)
         near = skb.iif if six and not loose else None

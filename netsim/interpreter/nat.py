@@ -181,8 +181,8 @@ def _address(current: Tuple, nat: Nat, source: bool) -> Tuple:
     words: list[int] = []
     anywhere = False  # once a word lies below the highest possible, those behind it may be anything
     for place, (low, high) in enumerate(zip(lows, highs, strict=True)):
-        low, distance = (0, 0xFFFFFFFF) if anywhere else (low, high - low + 1)
-        word = low + (chosen * distance >> 32)
+        low, distance = (0, 0xFFFFFFFF) if anywhere else (low, (high - low + 1) & 0xFFFFFFFF)
+        word = (low + (chosen * distance >> 32)) & 0xFFFFFFFF
         words.append(word)
         anywhere = anywhere or word != high
         if not nat.persistent:  # the tuple's destination, of which this word is new by now if that is what changes

@@ -64,8 +64,8 @@ def _source(flight: Flight) -> IPAddress | None:
     if flight.scene.has_address(packet.dst) and not (crossing and flight.family is Family.IPV4):
         return packet.dst
     if flight.family is Family.IPV6 and flight.skb.iif is not None and not crossing:
-        route = flight.route.route if flight.route is not None else None
-        if route is None or route.source is None:
+        back = flight.scene.fib.lookup(packet.src).route
+        if back is None or back.source is None:  # icmpv6_rt_has_prefsrc
             return flight.scene.fib.select_source(flight.skb.iif, packet.src)
     return flight.scene.fib.lookup(packet.src).prefsrc
 

@@ -233,7 +233,8 @@ def _table(rng: Random, plan: Plan, table: str, sets: bool) -> list[tuple[str, s
                 continue
             matches = random_matches(at)
             if target.startswith("-j TCPMSS"):
-                matches = re.sub(r" -m tcp( ! | )--\S+ \S+( --dport \S+| [A-Z,]+)?| -m tcp( !)? --syn", "", matches)
+                kept = [match for match in re.split(r"(?= -m )", matches) if not match.startswith(" -m tcp ")]
+                matches = "".join(kept)
                 matches += " -m tcp --tcp-flags SYN,RST SYN"
             if table == "nat" and rng.random() < 0.3 and chain != "POSTROUTING":
                 matches = f" -d {plan.service}/{plan.width}" + (f" -p {at.proto}" if at.proto else "")

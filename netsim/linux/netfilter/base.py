@@ -67,7 +67,8 @@ class Skb:
     bridge ports. ``ct`` is the conntrack entry (an object with ``status_snat``, ``status_dnat``, ``mark``,
     ``original``, ``reply``), None when untracked or invalid. ``ct_reply`` tells the packet's direction.
     ``source_mac`` is the Ethernet source the packet came with: empty if it had no such header, None if it is not known.
-    ``pkt_type`` is whom its frame was for: ``unicast``, ``broadcast`` or ``multicast``; None if that is not known.
+    ``pkt_type`` is whom its frame was for: ``unicast``, ``broadcast`` or ``multicast``, or ``loopback`` for the copy
+    of a broadcast that its sender gets; None if that is not known.
     ``owner`` is the (user, group) of the socket that sent it: ``ROOT`` for the emulated processes, ``KERNEL`` for a
     socket of the kernel's own (ICMP errors), None if no socket did.
     """

@@ -45,6 +45,8 @@ class PktType(Match):
     def evaluate(self, skb: Skb, env: Environment) -> bool:
         destination = skb.packet.dst
         kind = skb.pkt_type or "unicast"
+        if kind == "loopback":
+            kind = "multicast" if destination.is_multicast else "broadcast"
         if skb.pkt_type is None and env.hook not in (Hook.OUTPUT, Hook.POSTROUTING):
             if destination.is_multicast:
                 kind = "multicast"
