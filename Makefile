@@ -38,7 +38,7 @@ lint: $(VENV)/.dev            ## formatting, lint, strict types, import directio
 	$(VENV)/bin/lint-imports
 
 fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets against this machine's kernel
-	@NETSIM_FUZZ_SECONDS=600 $(PYTEST) -q -s -m kernel tests/differential/test_interpreter_fuzz.py
+	@$(VENV)/bin/python -m tests.differential.fuzz_run --seconds 600
 
 checked: $(VENV)/.dev          ## lab verify on every network and kernel there is; writes docs/checked.md
 	@scripts/checked $(NETSIM)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
@@ -32,7 +33,7 @@ from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, o
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import enter, run
 from netsim.compiled.prefetch import prefetch
-from netsim.compiled.tcp_kernel import OK
+from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
 from netsim.compiled.units import tcp_advance
@@ -284,7 +285,9 @@ def with_care(e: Any, x: Any, b: Any, i: Int, flow: Int, direction: Int, tcp: In
             return 0
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]
-        if tcp_advance(x.tcp, x.segment, direction, tcp == 2) != OK:
+        status = s.hot[flow]["status"]
+        known = (ANSWERED if status & fl.SEEN_REPLY else 0) | (ASSURED if status & fl.ASSURED else 0)
+        if tcp_advance(x.tcp, x.segment, direction | known << 1, tcp == 2) != OK:
             return 0
         s.tcp[flow] = x.tcp[0]
     if outer_kept:

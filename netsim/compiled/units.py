@@ -35,8 +35,9 @@ def tcp_begin(record: Any, segment: Any, loose: Int) -> Int:
 
 @unit
 def tcp_advance(record: Any, segment: Any, reply: Int, liberal: Int) -> Int:
-    """``tcp_kernel.tcp_advance`` on the one record of an array."""
+    """``tcp_kernel.tcp_advance`` on the one record of an array. ``reply`` carries what is known of the entry above bit 0."""
+    s = segment
     answer = tcp_kernel.tcp_advance(
-        record[0], reply != 0, segment[0], segment[1], segment[2], segment[3], segment[4], segment[5], liberal != 0
+        record[0], reply & 1 != 0, s[0], s[1], s[2], s[3], s[4], s[5], liberal != 0, reply >> 1
     )
     return np.int64(answer)

@@ -82,6 +82,7 @@ class Hop:
     steps: list[Step] = field(default_factory=list)
     counted: list[Counted] = field(default_factory=list, kw_only=True)  # in the order of the walk
     wire: list[tuple[str, str, Frame | Packet]] = field(default_factory=list)  # (device, "in"|"out", what passed it)
+    delivered: list[Packet] = field(default_factory=list)  # what local processes get here
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -168,12 +168,13 @@ def differences(flight: Flight, heard: dict[str, Path]) -> list[str]:
     """Both paths side by side where they differ: each namespace's own, for kernels tell in no common order."""
     found = []
     family = flight.course.probe.family
-    turns = zip(flight.taken, flight.errors, strict=True)
+    turns = list(zip(flight.taken, flight.errors, strict=True))
     rules = [key for way, errors in turns for key in _told_order(way, errors)]
+    racing = {way.rules[-1][0] for way, errors in turns if _comes_back(way, errors)}
     unsure = any(way.unsure for way in flight.taken)
     for name, kernel in heard.items():
-        said = [key for key in rules if key.namespace == name and key.family is family]
-        told = [key for key in kernel if key.family is family]
+        said = _settled([key for key in rules if key.namespace == name and key.family is family], racing)
+        told = _settled([key for key in kernel if key.family is family], racing)
         if said != told and not unsure and not (family is Family.IPV6 and _chatter(said, told)):
             found.append(_side_by_side(flight, name, said, told))
     return found
@@ -184,8 +185,24 @@ def _told_order(way: Way, errors: Iterable[tuple[RuleKey, Packet]]) -> Iterator[
     of REJECT's, then of those where the answer comes in again."""
     rules, answer = [key for key, _ in way.rules], [key for key, _ in errors]
     end = len(rules) - 1 if way.outcomes[-1].disposition is Disposition.REJECTED else len(rules)
-    back = next((at for at, key in enumerate(answer) if key.chain in ("PREROUTING", "INPUT")), len(answer))
+    back = next((at for at, key in enumerate(answer) if _incoming(key)), len(answer))
     yield from (*rules[:end], *answer[:back], *rules[end:], *answer[back:])
+
+
+def _incoming(key: RuleKey) -> bool:
+    return key.chain in ("PREROUTING", "INPUT")
+
+
+def _comes_back(way: Way, errors: Iterable[tuple[RuleKey, Packet]]) -> bool:
+    """Does REJECT's answer come in where it was made? By loopback it does when the kernel's soft interrupts get their turn:
+    before REJECT's rule is told of, or after."""
+    rejected = way.outcomes[-1].disposition is Disposition.REJECTED
+    return rejected and any(_incoming(key) and key.namespace == way.rules[-1][0].namespace for key, _ in errors)
+
+
+def _settled(path: Path, racing: Container[RuleKey]) -> Path:
+    """The path with those rules at its end whose place in it is chance."""
+    return [key for key in path if key not in racing] + [key for key in path if key in racing]
 
 
 def _chatter(said: Path, told: Path) -> bool:

@@ -155,6 +155,29 @@ def test_reject_tells_of_its_answer_before_itself() -> None:
         assert list(ruletrace._told_order(way, [(answer, packet), (back, packet)])) == [*order, back]
 
 
+def test_where_reject_stands_among_the_rules_of_its_answer_is_chance_only_where_that_comes_back() -> None:
+    out, reject, back, elsewhere = (
+        RuleKey(name, Family.IPV4, "filter", chain, 1)
+        for name, chain in (("node/n1", "OUTPUT"), ("node/n1", "KUBE-X"), ("node/n1", "INPUT"), ("node/n2", "INPUT"))
+    )
+    packet: Any = None
+
+    def differ(kernel: list[RuleKey], errors: list[RuleKey]) -> bool:
+        way: Any = SimpleNamespace(
+            rules=[(reject, packet)], outcomes=[SimpleNamespace(disposition=Disposition.REJECTED)], unsure=set()
+        )
+        course = SimpleNamespace(probe=Probe("p", "node/n1", ip("10.0.0.1"), Proto.TCP, 80))
+        flight: Any = SimpleNamespace(course=course, taken=[way], errors=[[(key, packet) for key in errors]])
+        return bool(ruletrace.differences(flight, {"node/n1": kernel}))
+
+    assert not differ([out, reject, back], [out, back])
+    assert not differ([out, back, reject], [out, back])
+    assert differ([out, back], [out, back])
+    assert differ([back, out, reject], [out, back])
+    assert not differ([out, reject], [out, elsewhere])
+    assert differ([reject, out], [out, elsewhere])
+
+
 @pytest.mark.parametrize(
     ("counted", "fits"), [((150, 150), True), ((170, 130), True), ((250, 50), False), ((300, 0), False)]
 )
