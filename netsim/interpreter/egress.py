@@ -86,6 +86,7 @@ def reroute(machine: Machine, flight: Flight) -> bool:
     if not _usable(machine, flight, found):
         return False
     _take(machine, flight, found)
+    flight.rerouted = True
     return True
 
 

@@ -104,6 +104,8 @@ def too_big(flight: Flight, mtu: int) -> bool:
 
 def _needs_headroom(flight: Flight) -> bool:
     """Towards a VXLAN device fragments lack the room for its headers in front and are copied into new ones."""
+    if flight.local and not flight.rerouted:
+        return False  # its socket made them with the room that the route's device asks for (LL_RESERVED_SPACE)
     link, scene = flight.scene.link(flight.skb.oif), flight.scene
     ports = scene.ports.get(link.name, []) if link is not None else []
     return any(one is not None and one.kind is LinkKind.VXLAN for one in (link, *ports))

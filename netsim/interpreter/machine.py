@@ -93,6 +93,7 @@ class Flight:
     attached: bool = (
         False  # an answer to a packet that conntrack knows of, if only as untracked: NOTRACK comes too late
     )
+    rerouted: bool = False  # rules at OUTPUT gave it another route than it was made for
     related: bool = False  # ``skb.ct`` is the connection an ICMP error is about
     ignore_df: bool = False  # may be cut to size whatever it says: gathered by conntrack, or a socket's own (IPv6)
     fragment_size: int = 0  # largest fragment it was put together from

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from netsim.interpreter import Disposition, State, WireOrigin, trace
+from netsim.interpreter import Disposition, LocalOrigin, State, WireOrigin, trace
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace, StaticNetwork
 from netsim.linux.route import Address, Neighbour
@@ -14,7 +14,7 @@ from netsim.packet.address import Family, interface, ip
 from netsim.packet.codec import packet_bytes, wire_length
 from netsim.packet.fragment import fragment
 from netsim.packet.model import Frame, Packet, Proto, Raw, Udp
-from tests.support.interpreter_worlds import mac, ruleset
+from tests.support.interpreter_worlds import cluster, mac, ruleset
 
 TRACKED = "filter -A FORWARD -m conntrack --ctstate NEW -j ACCEPT"
 PLANS = {Family.IPV4: ("10.1.0", "10.2.0", ".", 24), Family.IPV6: ("fd00:1:", "fd00:2:", ":", 64)}
@@ -109,3 +109,37 @@ def test_input_sees_ipv6_fragments_and_ipv4_datagrams() -> None:
             counted.append(sum(step.table == "filter" for hop in outcome.hops for step in hop.steps))
         assert counted == expected
         assert outcome.disposition is Disposition.DELIVERED
+
+
+UNEVEN = (104, 304, 200)  # bytes of UDP payload in each fragment, with the header
+
+
+def uneven(source: str, target: str, port: int) -> list[Packet]:
+    whole = Packet(ip(source), ip(target), Proto.UDP, Udp(1000, port, bytes(sum(UNEVEN) - 8)), ident=7)
+    data, pieces, at = packet_bytes(whole)[20:], [], 0
+    for size in UNEVEN:
+        more = at + size < len(data)
+        pieces.append(replace(whole, body=Raw(data[at : at + size]), more_fragments=more, fragment_offset=at))
+        at += size
+    return pieces
+
+
+def by_flannel(pieces: list[Packet], rules: str) -> list[int]:
+    """The sizes of what node n1's own process sends by its VXLAN device."""
+    net, state, sizes = cluster(rules), State(), []
+    for piece in pieces:
+        (outcome,) = trace(net, LocalOrigin("node/n1"), piece, state=state)
+        assert outcome.state is not None
+        state = outcome.state
+        wire = [one for hop in outcome.hops if hop.namespace == "node/n1" for one in hop.wire]
+        sizes += [wire_length(w.packet) for device, way, w in wire if (device, way) == ("flannel.1", "out")]  # type: ignore[union-attr]
+    return sizes
+
+
+def test_a_sockets_fragments_have_room_for_the_tunnel_they_were_made_for_alone() -> None:
+    """Made for the VXLAN device they leave as they came; made for another and translated they are cut anew."""
+    made_for_it = uneven("10.244.1.0", "10.244.2.2", 2000)
+    assert by_flannel(made_for_it, "nat -A OUTPUT -j ACCEPT") == [size + 20 for size in UNEVEN]
+    service = "nat -A OUTPUT -d 10.96.0.9/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.244.2.2:2000"
+    translated = by_flannel(uneven("192.168.56.11", "10.96.0.9", 53), service)
+    assert translated == [324, 324]
