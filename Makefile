@@ -6,7 +6,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
-.PHONY: help demo test test-lab lint setup fuzz-lab fuzz-policies bench clean
+.PHONY: help demo test lint setup fuzz-lab checked bench clean test-lab fuzz-policies
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,10 @@ lint: $(VENV)/.dev            ## formatting, lint, strict types, import directio
 	$(VENV)/bin/lint-imports
 
 fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets against this machine's kernel
-	@NETSIM_FUZZ_SECONDS=600 $(PYTEST) -q -s -m kernel tests/differential/test_interpreter_fuzz.py
+	@$(VENV)/bin/python -m tests.differential.fuzz_run --seconds 600
+
+checked: $(VENV)/.dev          ## lab verify on every network and kernel there is; writes docs/checked.md
+	@scripts/checked $(NETSIM)
 
 fuzz-policies: $(VENV)/.dev    ## ten million questions about random policies, put to three evaluators (a few minutes)
 	@NETSIM_FUZZ_QUESTIONS=10000000 $(PYTEST) -q -s --timeout 3600 tests/property/test_policies_questions.py

@@ -7,6 +7,7 @@ from typing import Any
 
 
 def add(commands: Any, program: str) -> None:
+    from netsim.cli import lab_verify
     from netsim.cli.parser import Parser, input_options, output_options
 
     lab = commands.add_parser(
@@ -59,9 +60,11 @@ def add(commands: Any, program: str) -> None:
         help="compare the kernel with netsim",
         description="Send packets of every path class through a lab and compare what the kernel does\n"
         "with what netsim says. Exit 5 when they disagree.",
+        epilog=f"examples:\n  {program} lab verify -f @example\n"
+        f"  {program} lab verify -f @example --cni flannel:host-gw -o json\n",
     )
     _lab_options(verify)
-    verify.add_argument("-v", "--verbose", action="store_true", help="name every probe")
+    lab_verify.add_options(verify)
     input_options(verify)
     verify.set_defaults(run=_verify)
 
@@ -187,16 +190,20 @@ def _verify(options: Any) -> int:
     import os
     from functools import partial
 
+    from netsim.cli import lab_verify
     from netsim.lab import build, holder, state
-    from netsim.lab.verify import verify
 
     made, network, kernel = _prepared(options)
-    lab_id = state.check_id(options.id or f"verify-{os.getpid()}")
-    lab = build.up(made, network, lab_id, force=options.force, kernel=kernel)
+    wanted = lab_verify.asked(made, network, options)
+    name = state.check_id(options.id or f"verify-{os.getpid()}")
+    lab = build.up(made, network, name, force=options.force, kernel=kernel, listening=False)
     try:
         held = lab.holder()
         assert held is not None
-        return holder.in_lab(held, partial(verify, made, network, verbose=options.verbose))
+        recorded = lab.folder / "recorded"
+        code = holder.in_lab(held, partial(lab_verify.compare, made, network, wanted, options, recorded))
+        lab_verify.keep(recorded, options)
+        return code
     finally:
         state.down(lab)
 

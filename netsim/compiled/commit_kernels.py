@@ -421,10 +421,11 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, le
     if changed and not fresh:
         forget_class(e, flow, 0)
         forget_class(e, flow, 1)
+    before = np.int64(hot["state"])
     hot["state"] = j[jn.STATE_AFTER]
     if hot["proto"] == 6:
         s.tcp[flow] = x.tcp[0]
-        if hot["state"] == 3 and direction == 0 and replied:
+        if hot["state"] == 3 and (before == 2 or before == 3) and replied and not fresh:
             hot["status"] |= fl.ASSURED
     elif hot["state"] == fl.UDP_STREAM:
         hot["status"] |= fl.ASSURED

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
@@ -32,7 +33,7 @@ from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, o
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import enter, run
 from netsim.compiled.prefetch import prefetch
-from netsim.compiled.tcp_kernel import OK
+from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
 from netsim.compiled.units import tcp_advance
@@ -284,9 +285,11 @@ def with_care(e: Any, x: Any, b: Any, i: Int, flow: Int, direction: Int, tcp: In
             return 0
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]
+        status = s.hot[flow]["status"]
+        known = (ANSWERED if status & fl.SEEN_REPLY else 0) | (ASSURED if status & fl.ASSURED else 0)
         answer = tcp_advance(
             x.tcp[0], direction, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
-            tcp == 2,
+            tcp == 2, known,
         )  # fmt: skip
         if answer != OK:
             return 0

@@ -27,7 +27,7 @@ from netsim.compiled.ref import reference
 from netsim.compiled.unit import ready
 
 ORDER: tuple[tuple[Any, str], ...] = (
-    (units.tcp_advance, "tiiiiiiii"),
+    (units.tcp_advance, "tiiiiiiiii"),
     (units.tcp_begin, "tgi"),
     (units.fib_lookup, "fwiiiiiiiiu"),
     (units.address_type, "fwiiiu"),

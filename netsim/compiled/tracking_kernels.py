@@ -20,7 +20,7 @@ from netsim.compiled.flows import alive, elsewhere, find, find_outer, inverted_p
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
 from netsim.compiled.programs import NAT_ADDRESS, NAT_FULLY_RANDOM, NAT_PORTS, NAT_RANDOM
-from netsim.compiled.tcp_kernel import OK
+from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
 from netsim.compiled.unit import unit
 from netsim.compiled.units import select_source, tcp_advance, tcp_begin
 from netsim.compiled.world import LIBERAL, LOOSE, TRACKS4, TRACKS6
@@ -97,9 +97,11 @@ def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
             x.tcp[0] = e.s.tcp[flow]
         if x.segment[0] & _RST and (flow == 0 or not e.s.hot[flow]["status"] & fl.SEEN_REPLY):
             return 0
+        status = np.int64(0 if flow == 0 else e.s.hot[flow]["status"])
+        known = (ANSWERED if status & fl.SEEN_REPLY else 0) | (ASSURED if status & fl.ASSURED else 0)
         found = tcp_advance(
             x.tcp[0], direction, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
-            flags & LIBERAL != 0,
+            flags & LIBERAL != 0, known,
         )  # fmt: skip
         if found != OK:
             return 0

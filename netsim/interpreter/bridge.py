@@ -10,18 +10,21 @@ The bracketed hooks run if net.bridge.bridge-nf-call-iptables (-ip6tables) is se
 
 from __future__ import annotations
 
-from netsim.interpreter import egress, ingress
+from netsim.interpreter import egress, fragments, ingress, tracking
+from netsim.interpreter.explain import lookup_text
 from netsim.interpreter.hooks import run_hooks
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.neighbours import port_towards, resolve
 from netsim.interpreter.outcome import StepKind
+from netsim.interpreter.validation import martian
 from netsim.linux.link import Link
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family
 from netsim.packet.codec import wire_length
-from netsim.packet.fragment import fragment
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
+
+_VLAN_TAG = 4
 
 
 def calls_iptables(flight: Flight) -> bool:
@@ -56,6 +59,9 @@ def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
     stays = found_at.type is RouteType.UNICAST and found_at.device == bridge.name
     # ip6_route_input does not ask whether forwarding is on, unlike IPv4's: what stays on the bridge passes all the same.
     keeps = stays and flight.family is Family.IPV6 and not scene.sysctls.forwarding(6)
+    if flight.family is Family.IPV6 and not found_at.ok:  # no error is sent: ip6_route_input found no way, that is all
+        machine.drop(flight, lookup_text(flight.packet.dst, found_at))
+        return False
     route = found_at if keeps else ingress.route_input(machine, flight)
     if route is None:
         return False
@@ -68,7 +74,7 @@ def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
         machine.step(flight, StepKind.NEIGHBOUR, found.text, provenance=found.provenance)
         flight.frame_dst = found.mac
     else:
-        flight.frame_dst = bridge.mac
+        flight.frame_dst, flight.skb.pkt_type = bridge.mac, "unicast"
         flight.route = route
     return True
 
@@ -83,7 +89,8 @@ def _forward(machine: Machine, flight: Flight, bridge: Link, port: Link) -> None
         return
     if ingress.is_multicast_mac(mac):
         _flood(machine, flight.copy(), bridge, port)
-        _up(machine, flight)
+        if not flight.bridged or tracking.confirm(machine, flight, Hook.PREROUTING):  # br_nf_local_in
+            _up(machine, flight)
         return
     target = port_towards(machine.world, flight.scene, bridge, mac)
     if target is None:
@@ -97,6 +104,13 @@ def _forward(machine: Machine, flight: Flight, bridge: Link, port: Link) -> None
 
 
 def _up(machine: Machine, flight: Flight) -> None:
+    """Up to the host. ``ip_rcv`` starts afresh: how large the fragments were is forgotten."""
+    flight.fragment_size = 0
+    packet, device = flight.packet, flight.skb.iif
+    if flight.bridged and flight.family is Family.IPV6 and device is not None:
+        if (why := martian(flight.scene, packet.src, packet.dst, device)) is not None:
+            machine.drop(flight, why)
+            return
     if flight.bridged:
         ingress.routed(machine, flight)
     else:
@@ -104,9 +118,10 @@ def _up(machine: Machine, flight: Flight) -> None:
 
 
 def _flood(machine: Machine, flight: Flight, bridge: Link, port: Link | None) -> None:
+    """``br_flood``: a copy for each port, that of the latest first (new ports go to the head of the list)."""
     targets = [
         held
-        for held in flight.scene.ports.get(bridge.name, ())
+        for held in reversed(flight.scene.ports.get(bridge.name, ()))
         if held.up and (port is None or held.name != port.name or held.hairpin)
     ]
     if not targets:
@@ -126,11 +141,11 @@ def _out(machine: Machine, flight: Flight, bridge: Link, port: Link, *, forwarde
             return
     packet = flight.packet
     if flight.fragment_size and wire_length(packet) > flight.fragment_size:  # br_nf_dev_queue_xmit
-        pieces = fragment(packet, flight.fragment_size)
+        pieces = fragments.cut(flight, bridge.mtu)
         machine.step(flight, StepKind.FRAGMENT, f"in {len(pieces)} fragments again")
         for piece in pieces:
             part = flight.copy()
-            part.packet, part.fragment_size = piece, 0
+            part.packet, part.fragment_size, part.fragment_cuts = piece, 0, ()
             _leave(machine, part, port)
     else:
         _leave(machine, flight, port)
@@ -138,7 +153,7 @@ def _out(machine: Machine, flight: Flight, bridge: Link, port: Link, *, forwarde
 
 def _leave(machine: Machine, flight: Flight, port: Link) -> None:
     packet = flight.packet
-    if wire_length(packet) > port.mtu:
+    if wire_length(packet) > port.mtu + _VLAN_TAG:  # is_skb_forwardable
         machine.drop(flight, f"{port.name}: {wire_length(packet)} bytes are more than its MTU {port.mtu}")
         return
     assert flight.frame_src is not None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from netsim.interpreter import bridge, ingress, replies, tunnels
+from netsim.interpreter import bridge, fragments, ingress, replies, tunnels
 from netsim.interpreter.explain import lookup_text
 from netsim.interpreter.hooks import run_hooks
 from netsim.interpreter.machine import Flight, Machine
@@ -24,17 +24,16 @@ from netsim.linux.netfilter.base import Hook
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family
 from netsim.packet.codec import wire_length
-from netsim.packet.fragment import fragment
-from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
+from netsim.packet.model import BROADCAST_MAC, ETH_IPV4, ETH_IPV6, Frame, Packet
 
 UNREACHABLE = Disposition.UNREACHABLE
 
 
-def local_out(machine: Machine, flight: Flight, oif: str | None = None) -> None:
+def local_out(machine: Machine, flight: Flight) -> None:
     """A packet made in this namespace: choose route and source address, then OUTPUT (``ip_queue_xmit``)."""
     packet = flight.packet
     src = None if packet.src.is_unspecified else packet.src
-    found = _route_output(flight, oif)
+    found = _route_output(flight)
     if not _usable(machine, flight, found):
         return
     if src is None:
@@ -43,20 +42,20 @@ def local_out(machine: Machine, flight: Flight, oif: str | None = None) -> None:
             return
         flight.packet = packet = replace(packet, src=found.prefsrc)
     _take(machine, flight, found)
+    flight.skb.oif = _device(found)
     size = wire_length(packet)
     if packet.dont_fragment and size > (mtu := _path_mtu(machine, flight)):
         machine.drop(flight, f"{size} bytes do not fit the MTU {mtu}: EMSGSIZE", UNREACHABLE)
         return
     if run_hooks(machine, flight, Hook.OUTPUT):
+        flight.skb.oif = _device(flight.route)
         output(machine, flight)
 
 
-def _route_output(flight: Flight, oif: str | None = None) -> FibResult:
+def _route_output(flight: Flight) -> FibResult:
     packet, scene = flight.packet, flight.scene
     src = None if packet.src.is_unspecified else packet.src
-    return scene.fib.lookup(
-        packet.dst, src=src, oif=oif, mark=flight.skb.mark, flow_hash=flow_hash(packet, scene) if src else 0
-    )
+    return scene.fib.lookup(packet.dst, src=src, mark=flight.skb.mark, flow_hash=flow_hash(packet, scene) if src else 0)
 
 
 def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
@@ -72,25 +71,42 @@ def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
 
 def _take(machine: Machine, flight: Flight, found: FibResult) -> None:
     flight.route = found
-    flight.skb.oif = "lo" if found.type is RouteType.LOCAL else found.device
     provenance = found.route.provenance if found.route else None
     machine.step(flight, StepKind.ROUTE, lookup_text(flight.packet.dst, found), provenance=provenance)
 
 
+def _device(found: FibResult | None) -> str | None:
+    return None if found is None else "lo" if found.type is RouteType.LOCAL else found.device
+
+
 def reroute(machine: Machine, flight: Flight) -> bool:
-    """Rules at OUTPUT changed what routing looks at (``ip_route_me_harder``). False if there is no route now."""
+    """Rules at OUTPUT changed what routing looks at (``ip_route_me_harder``). False if there is no route now. Until OUTPUT
+    is over, rules see the device that it began with (``nf_hook_state``)."""
     found = _route_output(flight)
     if not _usable(machine, flight, found):
         return False
     _take(machine, flight, found)
+    flight.rerouted = True
     return True
 
 
 def output(machine: Machine, flight: Flight) -> None:
     """``ip_output``: POSTROUTING, then out of the device."""
     flight.skb.iif = None
+    if flight.route is not None and flight.route.type is RouteType.BROADCAST:
+        _hear_oneself(machine, flight.copy())
     if run_hooks(machine, flight, Hook.POSTROUTING):
         finish(machine, flight)
+
+
+def _hear_oneself(machine: Machine, flight: Flight) -> None:
+    """The sender of a broadcast gets a copy, as received on the device it left by (``ip_mc_output``)."""
+    if not run_hooks(machine, flight, Hook.POSTROUTING):
+        return
+    flight.skb.iif, flight.skb.oif = flight.skb.oif, None
+    flight.skb.source_mac, flight.skb.pkt_type, flight.skb.owner = "", "loopback", None
+    flight.local, flight.bridged = False, False
+    machine.later(ingress.receive, flight)
 
 
 def route_mtu(flight: Flight, forwarding: bool = False) -> int:
@@ -119,19 +135,18 @@ def finish(machine: Machine, flight: Flight) -> None:
         _loop_back(machine, flight)
         return
     mtu = _path_mtu(machine, flight) if flight.local else route_mtu(flight)
-    if flight.fragment_size:
-        mtu = min(mtu, flight.fragment_size)
     size = wire_length(packet)
-    if size <= mtu:
+    if size <= min(mtu, flight.fragment_size or mtu):
         _to_neighbour(machine, flight, packet)
         return
-    if packet.dont_fragment and not flight.fragment_size:
+    if fragments.too_big(flight, mtu):
         machine.drop(flight, f"{size} bytes do not fit the MTU {mtu}", UNREACHABLE)
         replies.error(machine, flight, replies.FRAGMENTATION_NEEDED, mtu=mtu)
         return
     if not packet.ident and not packet.is_fragment:
         packet = replace(packet, ident=machine.next_ident(flight))
-    pieces = fragment(packet, mtu)
+    flight.packet = packet
+    pieces = fragments.cut(flight, mtu)
     sizes = " + ".join(str(wire_length(piece)) for piece in pieces)
     machine.step(flight, StepKind.FRAGMENT, f"{size} bytes over MTU {mtu}: fragments of {sizes} bytes")
     for piece in pieces:
@@ -145,6 +160,7 @@ def _loop_back(machine: Machine, flight: Flight) -> None:
     machine.wire(flight, "lo", "out", flight.packet)
     looped = flight.copy()
     looped.skb.iif, looped.skb.oif = "lo", None
+    looped.skb.source_mac, looped.skb.pkt_type, looped.skb.owner = "", "unicast", None  # ip_rcv: skb_orphan
     looped.local, looped.bridged = False, False
     machine.later(ingress.receive, looped)
 
@@ -164,6 +180,10 @@ def _to_neighbour(machine: Machine, flight: Flight, packet: Packet) -> None:
         transmit(machine, flight, link, packet)
         return
     next_hop = route.gateway or packet.dst
+    ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
+    if route.type is RouteType.BROADCAST:
+        transmit(machine, flight, link, Frame(link.mac, BROADCAST_MAC, packet, ethertype))
+        return
     found = resolve(machine.world, scene, link, next_hop)
     if found is None and machine.only == scene.name and link.kind is not LinkKind.VXLAN:
         _leave(machine, flight, link)  # who is out there is not known: somebody answers
@@ -174,7 +194,6 @@ def _to_neighbour(machine: Machine, flight: Flight, packet: Packet) -> None:
         replies.error(machine, flight, replies.HOST_UNREACHABLE)
         return
     machine.step(flight, StepKind.NEIGHBOUR, found.text, provenance=found.provenance)
-    ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
     transmit(machine, flight, link, Frame(link.mac, found.mac, packet, ethertype))
 
 

@@ -18,7 +18,7 @@ from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, IcmpError, Outcome
 from netsim.interpreter.scene import World
 from netsim.interpreter.state import State
-from netsim.linux.netfilter.base import Skb
+from netsim.linux.netfilter.base import ROOT, Skb
 from netsim.linux.network import Network
 from netsim.packet.address import Family
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet
@@ -64,7 +64,7 @@ def explore(
     only: str | None = None,
 ) -> list[tuple[Outcome, State]]:
     """Every outcome, most probable first, with the state it leaves behind. The given ``state`` is not changed."""
-    world = World(network)
+    world = _world_of(network)
     start = state if state is not None else State()
     if follow != "all":
         oracle = Replay(draw=random.Random(int(follow)))
@@ -90,6 +90,16 @@ def explore(
     return sorted(found.values(), key=lambda pair: -pair[0].probability)
 
 
+_latest: list[World] = []
+
+
+def _world_of(network: Network) -> World:
+    """The network with its FIBs and indexes; those of the last one are kept, as packets tend to come in a row."""
+    if not _latest or _latest[0].network is not network:
+        _latest[:] = [World(network)]
+    return _latest[0]
+
+
 def _looks(outcome: Outcome) -> object:
     """What tells outcomes apart: the end, the packet, the way, and who decided."""
     decided = outcome.decided_by
@@ -100,7 +110,7 @@ def _looks(outcome: Outcome) -> object:
         outcome.masqueraded,
         outcome.icmp,
         (decided.namespace, decided.step.text) if decided else None,
-        tuple((hop.namespace, hop.device) for hop in outcome.hops),
+        tuple((hop.namespace, hop.device, *(passed[:2] for passed in hop.wire)) for hop in outcome.hops),
     )
 
 
@@ -116,7 +126,8 @@ def run_once(
         if packet.src.is_unspecified:
             source = scene.fib.lookup(packet.dst, mark=origin.mark).prefsrc
             sent = replace(packet, src=source) if source is not None else packet
-        flight = Flight(scene, machine.hop(journey, scene, None), journey, Skb(sent, mark=origin.mark), local=True)
+        hop, skb = machine.hop(journey, scene, None), Skb(sent, mark=origin.mark, owner=ROOT)
+        flight = Flight(scene, hop, journey, skb, local=True, ignore_df=sent.family is Family.IPV6)
         machine.later(egress.local_out, flight)
     else:
         mac = world.scene(origin.namespace).links[origin.device].mac
@@ -149,7 +160,7 @@ def _outcome(journey: Journey, sent: Packet, origin: Origin, oracle: Replay) -> 
         hops=tuple(journey.hops),
         choices=tuple(oracle.words),
         sent=sent,
-        error_hops=tuple(journey.error.hops) if journey.error else (),
+        error_hops=tuple(hop for error in journey.errors for hop in error.hops),
     )
 
 

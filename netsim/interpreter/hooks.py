@@ -12,19 +12,22 @@ A rule engine contributes hook functions through ``PROVIDERS``; iptables is one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from netsim.interpreter import egress, nat, replies, tracking
+from netsim.interpreter import egress, fragments, nat, replies, tracking
 from netsim.interpreter.machine import Flight, Machine
-from netsim.interpreter.outcome import DecidedBy, Disposition, Step, StepKind
+from netsim.interpreter.outcome import Counted, DecidedBy, Disposition, Step, StepKind
 from netsim.interpreter.scene import Scene
+from netsim.linux.ipset import IpSet
+from netsim.linux.link import LinkKind
 from netsim.linux.netfilter.base import TABLE_HOOKS, CtState, Hook, Nat, Reject, Skb, Verdict
 from netsim.linux.netfilter.rule import Rule
 from netsim.linux.netfilter.table import Table
 from netsim.linux.netfilter.text import print_rule
 from netsim.linux.netfilter.walk import Walk, walk
+from netsim.linux.route import RouteType
 from netsim.packet.address import Family, IPAddress
 
 LAST = 1 << 31
@@ -56,10 +59,11 @@ def _functions(scene: Scene, family: Family, hook: Hook) -> tuple[HookFunction, 
 
 
 def conntrack_hooks(scene: Scene, family: Family, hook: Hook) -> Iterable[HookFunction]:
+    if hook in (Hook.PREROUTING, Hook.OUTPUT) and scene.defragments(family):
+        yield HookFunction(-400, "defrag", fragments.gather)
     if not scene.tracks(family):
         return
     if hook in (Hook.PREROUTING, Hook.OUTPUT):
-        yield HookFunction(-400, "defrag", tracking.defrag)
         yield HookFunction(-200, "conntrack", tracking.track)
     elif hook in (Hook.INPUT, Hook.POSTROUTING):
         yield HookFunction(LAST, "confirm", tracking.confirm)
@@ -86,7 +90,9 @@ PROVIDERS: list[Provider] = [conntrack_hooks, iptables_hooks]
 def _table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
     before, mark = flight.packet, flight.skb.mark
     ended, step = _walk(machine, flight, hook, table)
-    if ended.notrack:
+    if (
+        ended.notrack and flight.skb.ct is None and not flight.attached
+    ):  # not what looped back, nor an error about a connection (xt_CT.c)
         flight.skb.ct, flight.skb.ct_state = None, CtState.UNTRACKED
     if ended.action is Verdict.DROP:
         machine.end(flight, Disposition.DROPPED, step)
@@ -127,9 +133,13 @@ def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[W
     """Walk the table, recording each rule that matched; the step that decided is marked so."""
     family = flight.family
     steps: list[Step] = []
+    counted = flight.hop.counted
 
     def on_step(chain: str, number: int, rule: Rule) -> None:
+        counted.append(Counted(table.name, chain, number, flight.packet))
         text = print_rule(chain, rule, family)
+        if rule.target is not None and rule.target.name == "TCPMSS":
+            flight.fragment_cuts = ()  # skb_ensure_writable has copied the fragments into one
         steps.append(
             Step(
                 StepKind.RULE,
@@ -146,6 +156,8 @@ def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[W
     mark = flight.skb.mark
     ended = walk(table, hook.value, flight.skb, environment, on_step)
     flight.journey.rules += ended.evaluated
+    if ended.policy:
+        counted.append(Counted(table.name, hook.value, 0, flight.packet))
     final = ended.action is Verdict.DROP or isinstance(ended.action, Reject | Nat)
     if ended.policy and final:
         text = f":{hook.value} {ended.action.value}" if isinstance(ended.action, Verdict) else ""
@@ -163,11 +175,12 @@ def _walk(machine: Machine, flight: Flight, hook: Hook, table: Table) -> tuple[W
 class RuleEnvironment:
     """What one rule walk may ask (``netsim.linux.netfilter.base.Environment``)."""
 
-    __slots__ = ("_flight", "_machine", "family", "hook", "now", "table")
+    __slots__ = ("_flight", "_machine", "family", "hook", "now", "rule", "table")
 
     def __init__(self, machine: Machine, flight: Flight, hook: Hook, table: str) -> None:
         self._machine, self._flight = machine, flight
         self.family, self.hook, self.table, self.now = flight.family, hook, table, machine.state.now
+        self.rule = table, hook.value, 0
 
     def address_type(self, address: IPAddress, device: str | None = None) -> str:
         return self._flight.scene.fib.address_type(address, device)
@@ -176,8 +189,17 @@ class RuleEnvironment:
         return self._machine.oracle.chance(probability, why)
 
     def in_set(self, name: str, elements: Sequence[Any]) -> bool:
-        sets = self._flight.scene.namespace.ipsets
+        sets = self._sets()
         return sets[name].contains(elements, sets)
+
+    def change_set(self, name: str, elements: Sequence[Any], add: bool, timeout: int | None, exist: bool) -> None:
+        self._machine.memory(self._flight).ipsets[name] = self._sets()[name].changed(elements, add, timeout)
+
+    def _sets(self) -> Mapping[str, IpSet]:
+        """The sets as configured, but for those that rules have changed since."""
+        changed = self._machine.memory(self._flight).ipsets
+        held = self._flight.scene.namespace.ipsets
+        return {**held, **changed} if changed else held
 
     def recent(self, name: str) -> dict[IPAddress, list[float]]:
         return self._machine.memory(self._flight).recent.setdefault(name, {})
@@ -191,10 +213,18 @@ class RuleEnvironment:
 
     def reverse_path_ok(self, skb: Skb, loose: bool, accept_local: bool) -> bool:
         """``rpfilter_lookup_reverse``: a route to the source, of type unicast (or local), by the ingress device."""
-        scene = self._flight.scene
-        found = scene.fib.lookup(skb.packet.src, src=skb.packet.dst, mark=skb.mark)
-        if found.type is None or not found.ok:
+        scene, packet = self._flight.scene, skb.packet
+        link = scene.link(skb.iif)
+        six, to_all = self.family is Family.IPV6, packet.dst.is_multicast or int(packet.dst) == 0xFFFFFFFF
+        looped = skb.pkt_type == "loopback" or (link is not None and link.kind is LinkKind.LOOPBACK)
+        if looped or (packet.src.is_unspecified and (six or to_all)):
+            return True
+        plain = not (to_all or packet.dst.is_unspecified)
+        near = skb.iif if six and not loose else None
+        found = scene.fib.lookup(packet.src, src=packet.dst if plain else None, mark=skb.mark, near=near)
+        if found.type is RouteType.LOCAL:
+            if six or not accept_local:
+                return accept_local
+        elif found.type is not RouteType.UNICAST:
             return False
-        if found.type.value == "local":
-            return accept_local
-        return loose or skb.iif in {hop.device for hop in found.alternatives}
+        return loose or skb.iif in {hop.device for hop in found.alternatives} | {found.device}

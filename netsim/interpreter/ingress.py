@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from netsim.interpreter import bridge, egress, replies, tunnels
 from netsim.interpreter.explain import lookup_text
+from netsim.interpreter.fragments import gather, too_big
 from netsim.interpreter.hooks import run_hooks
 from netsim.interpreter.machine import MAX_HOPS, Flight, Journey, Machine
 from netsim.interpreter.outcome import Disposition, StepKind
 from netsim.interpreter.scene import flow_hash
-from netsim.interpreter.tracking import defrag
 from netsim.interpreter.validation import martian, validate_source
 from netsim.linux.fib import FibResult
 from netsim.linux.link import LinkKind
@@ -24,10 +24,11 @@ from netsim.packet.codec import wire_length
 from netsim.packet.describe import describe
 from netsim.packet.fragment import with_header
 from netsim.packet.icmp import quoted
-from netsim.packet.model import Frame, Icmp, Packet, Proto
+from netsim.packet.model import BROADCAST_MAC, Frame, Icmp, Packet, Proto
 
 UNREACHABLE = Disposition.UNREACHABLE
 _VLAN_TAG = 4
+_OURS = (RouteType.LOCAL, RouteType.BROADCAST, RouteType.ANYCAST)
 
 
 def arrive(machine: Machine, journey: Journey, namespace: str, device: str, what: Frame | Packet) -> None:
@@ -36,7 +37,10 @@ def arrive(machine: Machine, journey: Journey, namespace: str, device: str, what
     framed = isinstance(what, Frame)
     packet = what.packet if isinstance(what, Frame) else what
     hop = machine.hop(journey, scene, device, again=packet.is_fragment)
-    flight = Flight(scene, hop, journey, Skb(with_header(packet), iif=device))
+    skb = Skb(with_header(packet), iif=device, source_mac="", pkt_type="unicast")
+    if isinstance(what, Frame):
+        skb.source_mac, skb.pkt_type = what.src, pkt_type(what.dst)
+    flight = Flight(scene, hop, journey, skb)
     machine.wire(flight, device, "in", what)
     link = scene.link(device)
     if link is None or not link.up:
@@ -73,6 +77,11 @@ def is_multicast_mac(mac: str) -> bool:
     return bool(int(mac[:2], 16) & 1)
 
 
+def pkt_type(mac: str) -> str:
+    """Whom a frame for ``mac`` is for (``eth_type_trans``); one for another host is unicast where it gets that far."""
+    return "broadcast" if mac == BROADCAST_MAC else "multicast" if is_multicast_mac(mac) else "unicast"
+
+
 def receive(machine: Machine, flight: Flight) -> None:
     """An IP packet has come in by ``skb.iif``: PREROUTING, then routing. IPv6 looks at the addresses before that."""
     packet, device = flight.packet, flight.skb.iif
@@ -85,23 +94,25 @@ def receive(machine: Machine, flight: Flight) -> None:
 
 
 def routed(machine: Machine, flight: Flight) -> None:
-    """Behind PREROUTING. A packet that looped back keeps the route it was sent by."""
+    """Behind PREROUTING. A packet that looped back keeps the route it was sent by, one that a bridge routed that route."""
+    routed_by_bridge = flight.route is not None
     if flight.route is None:
         found = route_input(machine, flight)
         if found is None:
             return
         flight.route = found
-    if flight.route.type in (RouteType.LOCAL, RouteType.BROADCAST):
+    if flight.route.type in _OURS:
         local_deliver(machine, flight)
     else:
-        forward(machine, flight)
+        forward(machine, flight, routed_by_bridge)
 
 
 def route_input(machine: Machine, flight: Flight) -> FibResult | None:
     """``ip_route_input_slow``: the route, or None when the packet ended here."""
     packet, skb, scene = flight.packet, flight.skb, flight.scene
     assert skb.iif is not None
-    if (why := martian(scene, packet.src, packet.dst, skb.iif)) is not None:
+    four = flight.family is Family.IPV4  # IPv6 has looked at the addresses before
+    if four and (why := martian(scene, packet.src, packet.dst, skb.iif)) is not None:
         machine.drop(flight, why, table="local")
         return None
     found = scene.fib.lookup(packet.dst, src=packet.src, iif=skb.iif, mark=skb.mark, flow_hash=flow_hash(packet, scene))
@@ -116,7 +127,7 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
         if found.type is not RouteType.BLACKHOLE and (forwarding or flight.family is Family.IPV6):
             replies.error(machine, flight, _unreachable_code(flight.family, found.type))
         return None
-    local = found.type in (RouteType.LOCAL, RouteType.BROADCAST)
+    local = found.type in _OURS
     if not local and not forwarding:
         machine.drop(
             flight, f"{packet.dst} is not an address of this host and forwarding is off (ip_forward=0)", UNREACHABLE
@@ -139,22 +150,30 @@ def _unreachable_code(family: Family, kind: RouteType | None) -> tuple[int, int]
     return replies.NET_UNREACHABLE
 
 
-def forward(machine: Machine, flight: Flight) -> None:
-    """``ip_forward``/``ip6_forward``: TTL and MTU are checked before the FORWARD hook."""
+def forward(machine: Machine, flight: Flight, routed_by_bridge: bool = False) -> None:
+    """``ip_forward``/``ip6_forward``: TTL and MTU are checked before the FORWARD hook. ``ip6_forward`` does not look at the
+    source of what leaves as it came, nor of what a bridge has routed, since that counts as from where it goes."""
     route, packet = flight.route, flight.packet
     assert route is not None
     assert route.device is not None
-    if flight.family is Family.IPV6 and (packet.src.is_link_local or packet.dst.is_link_local):
-        machine.drop(flight, "link-local addresses are not forwarded", UNREACHABLE)
+    if flight.skb.pkt_type not in (None, "unicast"):
+        machine.drop(flight, f"a {flight.skb.pkt_type} frame is not forwarded")
         return
     if packet.ttl <= 1:
         machine.drop(flight, f"TTL {packet.ttl} is used up", UNREACHABLE)
         replies.error(machine, flight, replies.TTL_EXCEEDED)
         return
+    moves = flight.family is Family.IPV6 and flight.skb.iif != route.device and not routed_by_bridge
+    if moves and (why := _bad_source(packet)):
+        machine.drop(flight, why, UNREACHABLE)
+        if packet.src.is_link_local:
+            replies.not_neighbour(machine, flight)
+        return
     mtu = egress.route_mtu(flight, forwarding=True)
-    stuck = packet.dont_fragment or flight.family is Family.IPV6
-    size = flight.fragment_size or wire_length(packet)
-    if stuck and size > mtu:
+    if flight.family is Family.IPV6:  # what this host has learnt for itself counts for what it forwards too
+        mtu = min(mtu, machine.memory(flight).path_mtu.get(packet.dst, mtu))
+    if too_big(flight, mtu):
+        size = flight.fragment_size or wire_length(packet)
         machine.drop(flight, f"{size} bytes do not fit the MTU {mtu} of {route.device}", UNREACHABLE)
         replies.error(machine, flight, replies.FRAGMENTATION_NEEDED, mtu=mtu)
         return
@@ -164,16 +183,28 @@ def forward(machine: Machine, flight: Flight) -> None:
         egress.output(machine, flight)
 
 
+def _bad_source(packet: Packet) -> str:
+    """Why ``ip6_forward`` does not let a source out of its network; '' if it does."""
+    if packet.src.is_link_local:
+        return f"{packet.src}: link-local addresses are not forwarded"
+    if packet.src.is_unspecified or packet.src.is_multicast or packet.src.is_loopback:
+        return f"{packet.src}: no source that is forwarded"
+    return ""
+
+
 def local_deliver(machine: Machine, flight: Flight) -> None:
     """INPUT, then the tunnel that the packet belongs to, or the process (whether one listens is not modelled)."""
     flight.skb.oif = None
-    if flight.packet.is_fragment and not defrag(machine, flight, Hook.INPUT):
+    if flight.family is Family.IPV4 and not gather(machine, flight, Hook.INPUT):
         return
-    if not run_hooks(machine, flight, Hook.INPUT) or tunnels.decapsulate(machine, flight):
+    if not run_hooks(machine, flight, Hook.INPUT):
+        return
+    if not gather(machine, flight, Hook.INPUT) or tunnels.decapsulate(machine, flight):  # ip6_input: behind the hook
         return
     packet = flight.packet
     _learn_mtu(machine, flight)
     text = f"delivered to {flight.scene.name}" + (f" by {flight.skb.iif}" if flight.skb.iif else "")
+    flight.hop.delivered.append(packet)
     step = machine.step(flight, StepKind.DELIVER, f"{packet.dst}: {text}", decisive=True)
     machine.end(flight, Disposition.DELIVERED, step, receiver=flight.scene.name)
 

@@ -47,6 +47,7 @@ class Journey:
 
     origin: str  # the namespace (or device) that sent it
     is_error: bool = False
+    is_icmp: bool = False  # an error, and no reset
     hops: list[Hop] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     seen: set[object] = field(default_factory=set)
@@ -56,7 +57,17 @@ class Journey:
     translated: DecidedBy | None = None  # the last rule that set up a destination translation
     waiting: DecidedBy | None = None  # where a fragment is kept for the rest of its datagram
     icmp: IcmpError | None = None
-    error: Journey | None = None  # the journey of the ICMP error or reset that this packet caused
+    error: Journey | None = None  # the journey of the ICMP error or reset that this packet caused, the last if several
+    errors: list[Journey] = field(default_factory=list)  # all of them, with those that they caused in turn
+    cause: Journey | None = None  # of an error: the journey that caused it
+
+    def answered(self, origin: str, record: IcmpError) -> Journey:
+        """A new journey for an error or reset that this one causes."""
+        root = self.cause or self
+        made = Journey(origin=origin, is_error=True, is_icmp=record.type >= 0, cause=root)
+        root.errors.append(made)
+        self.icmp, self.error = record, made
+        return made
 
     def ending(self) -> Ending:
         """The end that tells: a failure of any fragment outweighs the rest, a delivery outweighs stray copies."""
@@ -77,9 +88,16 @@ class Flight:
     route: FibResult | None = None
     frame_src: str | None = None
     frame_dst: str | None = None
+    nested: int = 0  # how many tunnels it is in here already
     bridged: bool = False  # PREROUTING was done by br_netfilter
+    attached: bool = (
+        False  # an answer to a packet that conntrack knows of, if only as untracked: NOTRACK comes too late
+    )
+    rerouted: bool = False  # rules at OUTPUT gave it another route than it was made for
     related: bool = False  # ``skb.ct`` is the connection an ICMP error is about
+    ignore_df: bool = False  # may be cut to size whatever it says: gathered by conntrack, or a socket's own (IPv6)
     fragment_size: int = 0  # largest fragment it was put together from
+    fragment_cuts: tuple[int, ...] = ()  # how many bytes of payload each of them had
 
     @property
     def packet(self) -> Packet:

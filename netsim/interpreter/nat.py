@@ -7,18 +7,20 @@ packets are then made to agree with the tuples:
     POSTROUTING, INPUT    source      (SNAT, MASQUERADE, NETMAP)   of replies: undoes DNAT
 
 Where the kernel picks at random (``--random``, ``--random-fully``, the start of a search for a free port) this model is
-deterministic: the port stays as it is if that is possible, otherwise the next free one above is taken. From a range of
-addresses the choice is by the source (and, unless ``--persistent``, the destination) address.
+deterministic: the port stays as it is if that is possible, otherwise the next free one above is taken. The choice from a
+range of addresses is the kernel's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import StepKind
 from netsim.interpreter.quoting import requote
 from netsim.linux.conntrack import Entry, Table, Tuple
+from netsim.linux.jhash import jhash2
 from netsim.linux.netfilter.base import CtState, Hook, Nat, NatKind
 from netsim.packet.address import Family, IPAddress, ip
 from netsim.packet.describe import destination_text, source_text
@@ -34,11 +36,12 @@ def changes_source(hook: Hook) -> bool:
 
 
 def wants_table(flight: Flight, hook: Hook) -> bool:
-    """Does this packet go through the nat table at ``hook``? Only the first of a connection does."""
+    """Does this packet go through the nat table at ``hook``? Only the first of a connection does, and a reset that REJECT
+    answers it with."""
     entry = flight.skb.ct
     if entry is None or flight.related or flight.skb.ct_state not in (CtState.NEW, CtState.RELATED):
         return False
-    if flight.skb.ct_reply:
+    if flight.skb.ct_reply and flight.skb.ct_state is CtState.NEW:
         return False
     return not (entry.snat_done if changes_source(hook) else entry.dnat_done)
 
@@ -47,6 +50,8 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
     """Fix the translation of this connection as a rule said, or to nothing (None: ``nf_nat_alloc_null_binding``)."""
     entry: Entry = flight.skb.ct
     source = changes_source(hook)
+    if entry.confirmed:
+        return True  # too late
     current = entry.reply.inverted()
     if action is None:
         address = current.src if source else current.dst
@@ -63,11 +68,13 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
         mapped = _netmap(current.src if source else current.dst, action)
         action = replace(action, low=mapped, high=mapped)
     table = machine.memory(flight).conntrack
-    unique = _unique(table, entry, current, action, source, machine.state.now)
+    unique = _unique(table, entry, current, action, source, machine.state.now, machine.memory(flight).first_port)
     if unique is None:
         machine.drop(flight, f"{action.kind.value}: no free port is left", hook=hook.value)
         return False
     if unique != current:
+        fixed = action.port_low is not None and action.port_low == action.port_high
+        entry.port_drawn = entry.port_drawn or (source and unique.sport != current.sport and not fixed)
         entry.reply = unique.inverted()
         if source:
             entry.status_snat = True
@@ -104,8 +111,11 @@ def _netmap(address: IPAddress, action: Nat) -> IPAddress:
     return type(action.low)((int(action.low) & ~host) | (int(address) & host))
 
 
-def _unique(table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float) -> Tuple | None:
-    """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for."""
+def _unique(
+    table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: int | None = None
+) -> Tuple | None:
+    """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for. ``first``: the port at
+    which a search begins."""
 
     def free(candidate: Tuple) -> bool:
         return not table.taken(candidate.inverted(), entry, now)
@@ -114,7 +124,7 @@ def _unique(table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, 
     if source and not shuffled:
         if _in_range(current, nat, source) and free(current):
             return current
-        known = table.same_source(current, now)
+        known = None if _in_range(current, nat, source) else table.same_source(current, now)
         if known is not None:
             same = known.reply.inverted()
             reused = current._replace(src=same.src, sport=same.sport)
@@ -139,10 +149,12 @@ def _unique(table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, 
     else:
         low, high = (1, 511) if port < 512 else (600, 1023) if port < 1024 else (1024, 65535)
     size = high - low + 1
-    start = port + 1 if low <= port < high else low
+    by_source = source or moved.proto in (Proto.ICMP, Proto.ICMPV6)
+    start = low  # where the kernel begins with a destination
+    if source or shuffled:
+        start = first if first is not None and low <= first <= high else port + 1 if low <= port < high else low
     for offset in range(size):
         number = low + (start - low + offset) % size
-        by_source = source or moved.proto in (Proto.ICMP, Proto.ICMPV6)
         candidate = moved._replace(sport=number) if by_source else moved._replace(dport=number)
         if size == 1 or free(candidate):
             return candidate
@@ -159,13 +171,32 @@ def _in_range(tuple_: Tuple, nat: Nat, source: bool) -> bool:
 
 
 def _address(current: Tuple, nat: Nat, source: bool) -> Tuple:
-    """``find_best_ips_proto``: one address of the range."""
-    if nat.low is None:
-        return current
-    low, size = int(nat.low), int(nat.high or nat.low) - int(nat.low) + 1
-    key = int(current.src) + (0 if nat.persistent else int(current.dst))
-    chosen = type(nat.low)(low + (key % size if size > 1 else 0))
-    return current._replace(src=chosen) if source else current._replace(dst=chosen)
+    """``find_best_ips_proto``: one address of the range, by a hash of the source and, unless ``--persistent``, the
+    destination. The hash is over words as a little-endian machine reads them."""
+    if nat.low is None or nat.high is None or nat.low == nat.high:
+        return current if nat.low is None else _with_address(current, nat.low, source)
+    known = _words(current.dst.packed, "little")
+    chosen = jhash2([*_words(current.src.packed, "little"), 0, 0, 0][:4], 0 if nat.persistent else known[-1])
+    lows, highs = _words(nat.low.packed, "big"), _words(nat.high.packed, "big")
+    words: list[int] = []
+    anywhere = False  # once a word lies below the highest possible, those behind it may be anything
+    for place, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        low, distance = (0, 0xFFFFFFFF) if anywhere else (low, (high - low + 1) & 0xFFFFFFFF)
+        word = (low + (chosen * distance >> 32)) & 0xFFFFFFFF
+        words.append(word)
+        anywhere = anywhere or word != high
+        if not nat.persistent:  # the tuple's destination, of which this word is new by now if that is what changes
+            chosen ^= known[place] if source else int.from_bytes(word.to_bytes(4, "big"), "little")
+    packed = b"".join(word.to_bytes(4, "big") for word in words)
+    return _with_address(current, type(nat.low)(packed), source)
+
+
+def _with_address(current: Tuple, address: IPAddress, source: bool) -> Tuple:
+    return current._replace(src=address) if source else current._replace(dst=address)
+
+
+def _words(packed: bytes, order: Literal["little", "big"]) -> list[int]:
+    return [int.from_bytes(packed[at : at + 4], order) for at in range(0, len(packed), 4)]
 
 
 def translate(machine: Machine, flight: Flight, hook: Hook) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from netsim.linux.provenance import Provenance
 from netsim.packet.address import IPAddress
@@ -59,6 +59,16 @@ class Step:
     provenance: Provenance | None = None
 
 
+class Counted(NamedTuple):
+    """A rule that matched ``packet``, or with ``rule`` 0 the policy of a built-in chain that decided about it: what the
+    kernel's counters add to. The packet is as it was there, put together again if it came in fragments."""
+
+    table: str
+    chain: str
+    rule: int
+    packet: Packet
+
+
 @dataclass(slots=True)
 class Hop:
     """The packet's stay in one namespace, from the device it came in by (None: sent by a local process).
@@ -70,7 +80,9 @@ class Hop:
     node: str | None
     device: str | None
     steps: list[Step] = field(default_factory=list)
+    counted: list[Counted] = field(default_factory=list, kw_only=True)  # in the order of the walk
     wire: list[tuple[str, str, Frame | Packet]] = field(default_factory=list)  # (device, "in"|"out", what passed it)
+    delivered: list[Packet] = field(default_factory=list)  # what local processes get here
 
 
 @dataclass(frozen=True, slots=True)

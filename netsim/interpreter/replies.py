@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netsim.interpreter import egress
-from netsim.interpreter.machine import Flight, Journey, Machine
+from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import IcmpError
-from netsim.interpreter.tracking import attach
-from netsim.linux.netfilter.base import CtState, Skb
+from netsim.interpreter.tracking import attach, settings
+from netsim.linux.netfilter.base import KERNEL, CtState, Skb
 from netsim.linux.route import RouteType
-from netsim.packet.address import Family, IPAddress
+from netsim.packet.address import Family, IPAddress, ip
 from netsim.packet.icmp import SAME, error_allowed, icmp_error, name
 from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet, Proto, Tcp, TcpFlag
 
 HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3, 0), (3, 4), (3, 13)
 TTL_EXCEEDED = (11, 0)
+LOCALHOST = ip("127.0.0.1")
 _REJECT_WITH = {
     "icmp-net-unreachable": (3, 0),
     "icmp-host-unreachable": (3, 1),
@@ -37,6 +40,11 @@ def error(machine: Machine, flight: Flight, same: tuple[int, int], *, mtu: int =
     _send(machine, flight, *kind, mtu=mtu)
 
 
+def not_neighbour(machine: Machine, flight: Flight) -> None:
+    """ICMPv6 "beyond scope of source address"; IPv4 has no such thing."""
+    _send(machine, flight, 1, 2)
+
+
 def reject(machine: Machine, flight: Flight, with_: str) -> None:
     """Answer as ``-j REJECT --reject-with`` says. A lone fragment gets none: its checksum cannot be right."""
     if flight.packet.is_fragment and flight.packet.proto != Proto.SCTP:
@@ -49,42 +57,56 @@ def reject(machine: Machine, flight: Flight, with_: str) -> None:
 
 def _source(flight: Flight) -> IPAddress | None:
     """The destination that was addressed, if it is ours; else the address on the way back to the sender (IPv4), or the
-    best one of the device it came in by (IPv6: ``icmp6_send``)."""
+    best one of the device it came in by (IPv6: ``icmp6_send``). A frame on its way between two ports has been routed
+    nowhere, so that IPv4 does not know whose address it is for, nor IPv6 where it came in."""
     packet = flight.packet
-    if flight.scene.has_address(packet.dst):
+    crossing = flight.skb.physout is not None
+    if flight.scene.has_address(packet.dst) and not (crossing and flight.family is Family.IPV4):
         return packet.dst
-    if flight.family is Family.IPV6 and flight.skb.iif is not None:
-        route = flight.route.route if flight.route is not None else None
-        if route is None or route.source is None:
+    if flight.family is Family.IPV6 and flight.skb.iif is not None and not crossing:
+        back = flight.scene.fib.lookup(packet.src).route
+        if back is None or back.source is None:  # icmpv6_rt_has_prefsrc
             return flight.scene.fib.select_source(flight.skb.iif, packet.src)
     return flight.scene.fib.lookup(packet.src).prefsrc
 
 
+def _to_nobody(flight: Flight) -> Packet:
+    """A datagram from 0.0.0.0 as if from whom the answer goes to (``ip_route_output_key_hash_rcu``): the host itself, by the
+    address that was asked for, else by 127.0.0.1."""
+    own = flight.packet.dst if flight.scene.has_address(flight.packet.dst) and flight.skb.physin is None else LOCALHOST
+    return replace(flight.packet, src=own)
+
+
 def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 0) -> None:
     packet = flight.packet
+    if flight.skb.pkt_type not in (None, "unicast"):
+        return
+    if packet.src.is_unspecified and flight.family is Family.IPV4:
+        packet = _to_nobody(flight)
     if not error_allowed(packet) or flight.scene.fib.address_type(packet.dst) == "BROADCAST":
         return
-    source = _source(flight)
+    source = packet.src if packet is not flight.packet else _source(flight)
     if source is None:
         return
-    message = icmp_error(packet, kind, code, source, mtu=mtu)
+    message = replace(icmp_error(flight.packet, kind, code, source, mtu=mtu), dst=packet.src)
     record = IcmpError(kind, code, name(packet.family, kind, code), source, message, False, mtu or None)
     launch(machine, flight, message, record)
 
 
-def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError, related: bool = True) -> None:
+def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError) -> None:
     """Start the journey of an answer made here; it belongs to the offender's connection (``nf_ct_attach``)."""
-    if flight.journey.is_error:
-        return
-    journey = Journey(origin=flight.scene.name, is_error=True)
-    flight.journey.icmp, flight.journey.error = record, journey
+    if flight.journey.is_icmp:
+        return  # icmp_xmit_lock: an error on its way, in a tunnel for instance, causes no other
+    journey = flight.journey.answered(flight.scene.name, record)
     answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
+    if record.type >= 0:
+        answer.skb.owner = KERNEL
     entry = flight.skb.ct
-    if entry is not None and related:
+    answer.attached = entry is not None or flight.skb.ct_state is CtState.UNTRACKED
+    if entry is not None and record.type >= 0:
         attach(answer, entry, not flight.skb.ct_reply)
-    elif entry is not None:
-        answer.skb.ct, answer.skb.ct_reply = entry, not flight.skb.ct_reply
-        answer.skb.ct_state = CtState.ESTABLISHED if answer.skb.ct_reply else CtState.NEW
+    elif entry is not None:  # a reset: RELATED too, and otherwise a packet of the connection like any other
+        answer.skb.ct, answer.skb.ct_reply, answer.skb.ct_state = entry, not flight.skb.ct_reply, CtState.RELATED
     machine.later(egress.local_out, answer)
 
 
@@ -101,14 +123,18 @@ def _reset(machine: Machine, flight: Flight) -> None:
         length = len(body.payload) + bool(body.flags & TcpFlag.SYN) + bool(body.flags & TcpFlag.FIN)
         acknowledged = (body.seq + length) & 0xFFFFFFFF
         reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
+    if not flight.scene.fib.lookup(packet.src).ok:
+        return
+    entry = flight.skb.ct
+    if entry is not None and entry.confirmed and entry.tcp is not None:  # nf_conntrack_tcp_set_closing
+        entry.tcp.code, entry.expires = "CL", machine.state.now + settings(flight).timeout("tcp_timeout_close")
     message = Packet(packet.dst, packet.src, Proto.TCP, reset, dont_fragment=True)
     record = IcmpError(-1, 0, "tcp-reset", packet.dst, message, False)
     port = flight.scene.link(flight.skb.physin)
     if port is None or flight.frame_src is None or flight.frame_dst is None:
-        launch(machine, flight, message, record, related=False)
-    elif not flight.journey.is_error:  # it came by a bridge: straight back out of the port, past every hook
-        journey = Journey(origin=flight.scene.name, is_error=True)
-        flight.journey.icmp, flight.journey.error = record, journey
+        launch(machine, flight, message, record)
+    else:  # it came by a bridge: straight back out of the port, past every hook
+        journey = flight.journey.answered(flight.scene.name, record)
         answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
         ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
         frame = Frame(flight.frame_dst, flight.frame_src, message, ethertype)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,11 @@ from netsim.packet.model import Packet
 if TYPE_CHECKING:
     from netsim.interpreter.hooks import HookFunction
 
-_CONNTRACK_MATCHES = frozenset({"conntrack", "state", "connmark", "connlimit", "connbytes", "helper", "connlabel"})
-_CONNTRACK_TARGETS = frozenset({"CT", "CONNMARK", "CONNSECMARK", "SYNPROXY"})
+# Whose checkentry calls nf_ct_netns_get; a nat table by itself does not, and neither does CT --notrack.
+_TRACKING = frozenset(
+    {"conntrack", "state", "connmark", "CONNMARK", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"}
+)
+_DEFRAGMENTING = frozenset({"TPROXY"})  # nf_defrag_ipv4_enable without conntrack
 
 
 class Scene:
@@ -33,7 +38,7 @@ class Scene:
         self.links: dict[str, Link] = {link.name: link for link in namespace.links}
         self.sysctls = Sysctls(namespace.sysctls)
         self.hooks: dict[tuple[Family, Hook], tuple[HookFunction, ...]] = {}
-        self._tracks: dict[Family, bool] = {}
+        self._known: dict[tuple[Family, frozenset[str]], bool] = {}
 
     @cached_property
     def fib(self) -> Fib:
@@ -78,26 +83,30 @@ class Scene:
         return [a.interface.ip for a in self.namespace.addresses if a.device == device]
 
     def tracks(self, family: Family) -> bool:
-        """Is connection tracking at work? It registers its hooks when a nat table or a rule needs it
-        (``nf_ct_netns_get``), not before."""
-        known = self._tracks.get(family)
+        """Is connection tracking at work? It registers its hooks when a rule needs it (``nf_ct_netns_get``), not before."""
+        return self._uses(family, _TRACKING)
+
+    def defragments(self, family: Family) -> bool:
+        """Are fragments put together before any rule sees them? Connection tracking does so, and TPROXY without it."""
+        return self.tracks(family) or self._uses(family, _DEFRAGMENTING)
+
+    def _uses(self, family: Family, members: frozenset[str]) -> bool:
+        known = self._known.get((family, members))
         if known is None:
-            known = self._tracks[family] = self._uses_conntrack(family)
+            known = self._known[family, members] = any(name in members for name in self._members(family))
         return known
 
-    def _uses_conntrack(self, family: Family) -> bool:
+    def _members(self, family: Family) -> Iterator[str]:
+        """The matches and targets of every rule. Built-in chains come first: where they settle the question, the
+        Service chains of the nat table need not be derived."""
         ruleset = self.namespace.rulesets.get(family)
-        if ruleset is None:
-            return False
-        if "nat" in ruleset.tables:
-            return True
-        return any(
-            any(match.name in _CONNTRACK_MATCHES for match in rule.matches)
-            or (rule.target is not None and rule.target.name in _CONNTRACK_TARGETS)
-            for table in ruleset.tables.values()
-            for chain in table.chains.values()
-            for rule in chain.rules
-        )
+        tables = list(ruleset.tables.values()) if ruleset is not None else []
+        first = (table.chains[name] for table in tables for name in table.builtin if name in table.chains)
+        for chain in itertools.chain(first, (chain for table in tables for chain in table.chains.values())):
+            for rule in chain.rules:
+                yield from (match.name for match in rule.matches)
+                if rule.target is not None:
+                    yield rule.target.name
 
 
 def _device_and_address(entry: Neighbour) -> tuple[str, IPAddress]:
@@ -108,8 +117,24 @@ def _mac(entry: FdbEntry) -> str:
     return entry.mac
 
 
+# A namespace is a value and never changes: what was derived from it serves every trace. Kept by identity, for comparing
+# whole namespaces would cost more than it saves.
+_scenes: dict[int, Scene] = {}
+_LIMIT = 512
+
+
+def _scene_of(namespace: Namespace) -> Scene:
+    held = _scenes.get(id(namespace))
+    if held is not None and held.namespace is namespace:
+        return held
+    if len(_scenes) >= _LIMIT:
+        _scenes.clear()
+    scene = _scenes[id(namespace)] = Scene(namespace)
+    return scene
+
+
 class World:
-    """The network with its scenes; made once for a trace."""
+    """The network with its scenes."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -118,7 +143,7 @@ class World:
     def scene(self, name: str) -> Scene:
         scene = self._scenes.get(name)
         if scene is None:
-            scene = self._scenes[name] = Scene(self.network.namespace(name))
+            scene = self._scenes[name] = _scene_of(self.network.namespace(name))
         return scene
 
     def find(self, name: str) -> Scene | None:

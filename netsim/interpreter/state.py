@@ -6,21 +6,25 @@ import copy
 from dataclasses import dataclass, field
 
 from netsim.linux.conntrack import Table
+from netsim.linux.ipset import IpSet
 from netsim.packet.address import IPAddress
 from netsim.packet.model import Packet
 
-FragmentKey = tuple[IPAddress, IPAddress, int, int]  # source, destination, protocol, identification
+FragmentKey = tuple[str, IPAddress, IPAddress, int, int]  # who gathers, source, destination, protocol, identification
 
 
 @dataclass(slots=True)
 class NamespaceState:
-    """The memory of one namespace. ``counters`` are nfacct's; ``rates`` belong to limit and hashlimit."""
+    """The memory of one namespace. ``counters`` are nfacct's; ``rates`` belong to limit, hashlimit and
+    statistic; ``ipsets`` are those that rules have changed."""
 
     conntrack: Table = field(default_factory=Table)
     recent: dict[str, dict[IPAddress, list[float]]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     rates: dict[object, dict[str, float]] = field(default_factory=dict)
+    ipsets: dict[str, IpSet] = field(default_factory=dict)
     ident: int = 0
+    first_port: int | None = None  # where a search for a free port starts, for the kernel's random number
     path_mtu: dict[IPAddress, int] = field(default_factory=dict)
     fragments: dict[FragmentKey, list[Packet]] = field(default_factory=dict)
 
@@ -30,7 +34,9 @@ class NamespaceState:
             copy.deepcopy(self.recent),
             dict(self.counters),
             {key: dict(value) for key, value in self.rates.items()},
+            dict(self.ipsets),
             self.ident,
+            self.first_port,
             dict(self.path_mtu),
             {key: list(value) for key, value in self.fragments.items()},
         )

@@ -1,21 +1,16 @@
-"""Conntrack's hook functions: defragment, track, confirm (``nf_conntrack_core.c``, ``nf_defrag_ipv4.c``, Linux 6.x).
+"""Conntrack's hook functions: track and confirm (``nf_conntrack_core.c``, Linux 6.x).
 
-PREROUTING, OUTPUT   -400 defrag   -200 track
+PREROUTING, OUTPUT   -200 track
 INPUT, POSTROUTING   last: confirm (the entry enters the table only if its first packet survives)
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import StepKind
 from netsim.linux.conntrack import TIMEOUTS, Settings, begin, is_icmp_error, tuple_of, untracked, update
 from netsim.linux.netfilter.base import CtState, Hook
-from netsim.packet.codec import packet_bytes, parse_packet, wire_length
-from netsim.packet.fragment import reassemble
 from netsim.packet.icmp import quoted
-from netsim.packet.model import Packet, Proto, Raw, Tcp, TcpFlag
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
 
@@ -32,38 +27,6 @@ def settings(flight: Flight) -> Settings:
         loose=bool(sysctls.number(_TIMEOUT_SYSCTL + "tcp_loose")),
         timeout=timeout,
     )
-
-
-def defrag(machine: Machine, flight: Flight, hook: Hook) -> bool:
-    """Hold fragments back until the datagram is whole. The last one to come goes on as the whole."""
-    packet = flight.packet
-    if not packet.is_fragment:
-        return True
-    held = machine.memory(flight).fragments
-    key = (packet.src, packet.dst, int(packet.proto), packet.ident)
-    pieces = held.setdefault(key, [])
-    pieces.append(packet)
-    whole = _whole(pieces)
-    if whole is None:
-        text = "kept until the other fragments of the datagram come"
-        kept = machine.step(flight, StepKind.FRAGMENT, text, hook=hook.value)
-        flight.journey.waiting = machine.decided(flight, kept)
-        return False
-    del held[key]
-    machine.step(flight, StepKind.FRAGMENT, f"reassembled from {len(pieces)} fragments", hook=hook.value)
-    flight.packet = whole
-    flight.fragment_size = max(wire_length(piece) for piece in pieces)
-    return True
-
-
-def _whole(pieces: list[Packet]) -> Packet | None:
-    """The first fragment was read for its ports, which forgot the UDP length of the whole: it is written anew."""
-    whole = reassemble(pieces)
-    if whole is None or whole.proto != Proto.UDP or not isinstance(whole.body, Raw) or len(whole.body.data) < 8:
-        return whole
-    data = whole.body.data
-    body = Raw(data[:4] + len(data).to_bytes(2, "big") + data[6:])
-    return parse_packet(packet_bytes(replace(whole, body=body)))
 
 
 def track(machine: Machine, flight: Flight, hook: Hook) -> bool:
@@ -85,15 +48,9 @@ def track(machine: Machine, flight: Flight, hook: Hook) -> bool:
     entry, reply = found if found else (begin(packet, tuple_, now, rules), False)
     if entry is None:
         return _invalid(machine, flight, hook)
-    answered = entry.seen_reply
     state = update(entry, packet, reply, now, rules)
-    if (
-        isinstance(packet.body, Tcp)
-        and packet.body.flags & TcpFlag.RST
-        and state is not CtState.INVALID
-        and not answered
-    ):
-        table.remove(entry)  # a reset before any answer: there never was a connection
+    if entry.dying:
+        table.remove(entry)
     if state is None:
         table.remove(entry)
         entry, reply = begin(packet, tuple_, now, rules), False

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from netsim.interpreter import bridge, egress, ingress, replies
-from netsim.interpreter.machine import Flight, Journey, Machine
+from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import IcmpError, StepKind
 from netsim.linux.link import Link, LinkKind, VxlanOptions
-from netsim.linux.netfilter.base import Skb
+from netsim.linux.netfilter.base import ROOT, Skb
 from netsim.linux.route import FdbEntry
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.codec import PacketError, parse_packet, parse_vxlan, wire_length
@@ -22,6 +22,7 @@ from netsim.packet.model import Frame, Packet, Proto, Udp, Vxlan
 
 _ALL_ZEROS = "00:00:00:00:00:00"
 _CE, _ECT0 = 3, 2
+_RECURSION = 2  # as Linux 6.18 does, seen rather than read: the third level is the last that is sent
 
 
 def _outer_tos(inner: int) -> int:
@@ -40,10 +41,16 @@ def _congested(machine: Machine, flight: Flight, outer: Packet, inner: Packet) -
     return replace(inner, tos=inner.tos | _CE)
 
 
-def _send(machine: Machine, flight: Flight, outer: Packet, oif: str | None = None, mark: int | None = None) -> None:
-    kept = flight.skb.mark if mark is None else mark
-    wrapped = Flight(flight.scene, flight.hop, flight.journey, Skb(outer, mark=kept), local=True)
-    egress.local_out(machine, wrapped, oif)
+def _send(machine: Machine, flight: Flight, outer: Packet, mark: int | None = None) -> None:
+    kept, owner = (
+        (flight.skb.mark, flight.skb.owner) if mark is None else (mark, ROOT)
+    )  # a new mark: a process sends it
+    if flight.nested > _RECURSION:
+        machine.drop(flight, f"{flight.skb.oif}: tunnelled into itself {flight.nested} times")
+        return
+    skb = Skb(outer, mark=kept, owner=owner)
+    wrapped = Flight(flight.scene, flight.hop, flight.journey, skb, local=True, nested=flight.nested + 1)
+    egress.local_out(machine, wrapped)
 
 
 def _source(flight: Flight, given: IPAddress | None, destination: IPAddress) -> IPAddress | None:
@@ -75,6 +82,9 @@ def vxlan_transmit(machine: Machine, flight: Flight, link: Link, what: Frame | P
     if source is None:
         machine.drop(flight, f"{link.name}: no route to the tunnel endpoint {entry.destination}")
         return
+    if flight.scene.fib.lookup(entry.destination, mark=flight.skb.mark).device == link.name:
+        machine.drop(flight, f"{link.name}: the way to its own endpoint {entry.destination} leads through it")
+        return
     low, high = flight.scene.sysctls.text("net.ipv4.ip_local_port_range").split()
     port = vxlan_source_port(what.packet, (int(low), int(high)))
     body = Udp(port, options.port, Vxlan(options.vni, what), options.udp_checksum)
@@ -90,7 +100,7 @@ def vxlan_transmit(machine: Machine, flight: Flight, link: Link, what: Frame | P
         after=f"VXLAN {options.vni} {source}:{port} -> {entry.destination}:{options.port}",
         provenance=entry.provenance,
     )
-    _send(machine, flight, outer, options.device)
+    _send(machine, flight, outer)  # an FDB entry names no device (vxlan_fdb_parse), so routing is free
 
 
 def _vxlan_receive(machine: Machine, flight: Flight, link: Link, carried: Vxlan) -> None:
@@ -100,6 +110,7 @@ def _vxlan_receive(machine: Machine, flight: Flight, link: Link, carried: Vxlan)
     if inner is None:
         return
     flight = _inside(flight, inner, link)
+    flight.skb.source_mac, flight.skb.pkt_type = frame.src, ingress.pkt_type(frame.dst)
     machine.wire(flight, link.name, "in", replace(frame, packet=inner))
     flight.frame_src, flight.frame_dst = frame.src, frame.dst
     if link.master is not None:
@@ -112,7 +123,8 @@ def _vxlan_receive(machine: Machine, flight: Flight, link: Link, carried: Vxlan)
 
 def _inside(flight: Flight, inner: Packet, link: Link) -> Flight:
     """The tunnelled packet as received by the tunnel device; the mark of the outer one stays (same namespace)."""
-    return Flight(flight.scene, flight.hop, flight.journey, Skb(inner, iif=link.name, mark=flight.skb.mark))
+    skb = Skb(inner, iif=link.name, mark=flight.skb.mark, source_mac="", pkt_type="unicast")
+    return Flight(flight.scene, flight.hop, flight.journey, skb)
 
 
 # IPIP
@@ -212,10 +224,9 @@ def _no_lease(machine: Machine, flight: Flight, link: Link) -> None:
         return
     message = icmp_error(packet, 3, 0, options.tun_address, ttl=8, tos=0)
     record = IcmpError(3, 0, name(packet.family, 3, 0), options.tun_address, message, False)
-    journey = Journey(origin=flight.scene.name, is_error=True)
-    flight.journey.icmp, flight.journey.error = record, journey
+    journey = flight.journey.answered(flight.scene.name, record)
     hop = machine.hop(journey, flight.scene, link.name)
-    machine.later(ingress.receive, Flight(flight.scene, hop, journey, Skb(message, iif=link.name)))
+    machine.later(ingress.receive, Flight(flight.scene, hop, journey, Skb(message, iif=link.name, source_mac="")))
 
 
 def _tun_receive(machine: Machine, flight: Flight, link: Link, carried: Packet) -> None:
@@ -224,7 +235,9 @@ def _tun_receive(machine: Machine, flight: Flight, link: Link, carried: Packet) 
         machine.drop(flight, "flanneld discards a packet whose TTL is used up, without a word")
         return
     inner = replace(carried, ttl=carried.ttl - 1)
-    inside = Flight(flight.scene, flight.hop, flight.journey, Skb(inner, iif=link.name))
+    inside = Flight(
+        flight.scene, flight.hop, flight.journey, Skb(inner, iif=link.name, source_mac="", pkt_type="unicast")
+    )
     machine.wire(inside, link.name, "in", inner)
     ingress.receive(machine, inside)
 

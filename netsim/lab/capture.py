@@ -1,4 +1,4 @@
-"""Sending marked packets in a lab, and seeing where they pass: on every device, and at every delivery."""
+"""Sending in a lab, and seeing where packets pass: on every device, and at every delivery. Both families."""
 
 from __future__ import annotations
 
@@ -6,62 +6,43 @@ import selectors
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from netsim.errors import InputError
 from netsim.lab.holder import within
+from netsim.lab.marks import layers, mark_of, quoted_mark
 from netsim.lab.plan import netns
+from netsim.lab.ring import Ring
+from netsim.packet.address import Family
 from netsim.packet.codec import packet_bytes, parse_frame, parse_packet, parse_vxlan
-from netsim.packet.icmp import echo, is_error
-from netsim.packet.model import Body, Frame, Icmp, Packet, Proto, Sctp, Tcp, TcpFlag, Udp, Vxlan
+from netsim.packet.icmp import is_error
+from netsim.packet.model import Frame, Icmp, Packet, Proto, Udp
 
 DELIVERED = "delivered"
-_ALL, _OUTGOING, _ETHER = 3, 4, 1
-_LISTENED = (Proto.ICMP, Proto.TCP, Proto.UDP, Proto.SCTP)
+_OUTGOING, _RCVBUFFORCE = 4, 33
+_FRAMED = (1, 772)  # hardware types with an Ethernet header: Ethernet and loopback
+_PASSING, _ENDING = 4096, 512  # frames that are kept: where packets pass, and where they end
+_ROOM = 16 << 20
+_LISTENED = {
+    socket.AF_INET: (Proto.ICMP, Proto.TCP, Proto.UDP, Proto.SCTP),
+    socket.AF_INET6: (Proto.ICMPV6, Proto.TCP, Proto.UDP, Proto.SCTP),
+}
 
 
-def token(serial: int) -> bytes:
-    """Four bytes that mark packet number ``serial``; TCP's answers carry the next number, hence the steps of 16."""
-    return struct.pack("!I", 0x6E000000 | serial << 4)
-
-
-def marked(protocol: Proto, sport: int, dport: int, mark: bytes, filling: int) -> Body:
-    """A packet's body that carries ``mark`` where NAT leaves it alone, with ``filling`` more bytes."""
-    if protocol is Proto.TCP:
-        return Tcp(sport, dport, seq=int.from_bytes(mark, "big"), payload=bytes(filling))
-    if protocol is Proto.UDP:
-        return Udp(sport, dport, mark + bytes(filling))
-    if protocol is Proto.SCTP:
-        return Sctp(sport, dport, chunks=struct.pack("!BBH", 1, 0, 20) + mark + struct.pack("!IHHI", 65536, 1, 1, 1))
-    from netsim.packet.address import Family
-
-    return echo(Family.IPV4, sport, payload=mark + bytes(filling))
-
-
-def carries(packet: Packet, mark: bytes) -> bool:
-    """Is this the marked packet itself, not an answer to it?"""
-    body = packet.body
-    if isinstance(body, Tcp):
-        return body.seq == int.from_bytes(mark, "big") and body.flags == TcpFlag.SYN
-    if isinstance(body, Udp):
-        return isinstance(body.payload, bytes) and body.payload.startswith(mark)
-    if isinstance(body, Sctp):
-        return body.chunks[:1] == b"\x01" and body.chunks[4:8] == mark
-    return (
-        isinstance(body, Icmp) and body.type == 8 and isinstance(body.payload, bytes) and body.payload.startswith(mark)
-    )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
-    """``where`` is a device, with "in" or "out", or ``DELIVERED``. ``what`` has its tunnels opened."""
+    """A packet of ours, or an ICMP error about one. ``where`` is "in" or "out" of ``device``, or ``DELIVERED``; ``what`` has
+    its tunnels opened; ``mark`` names the packet it is, or (``error``) is about."""
 
     namespace: str
     device: str
     where: str
     what: Frame | Packet
+    mark: bytes
+    error: bool
 
 
 def opened(packet: Packet, tunnels: frozenset[int]) -> Packet:
@@ -75,77 +56,107 @@ def opened(packet: Packet, tunnels: frozenset[int]) -> Packet:
     return packet
 
 
-def innermost(what: Frame | Packet) -> Packet:
-    packet = what.packet if isinstance(what, Frame) else what
-    while True:
-        body = packet.body
-        if isinstance(body, Packet):
-            packet = body
-        elif isinstance(body, Udp) and isinstance(body.payload, Packet):
-            packet = body.payload
-        elif isinstance(body, Udp) and isinstance(body.payload, Vxlan):
-            packet = body.payload.frame.packet
-        else:
-            return packet
-
-
 class Watch:
     """Sockets in every namespace. They stay in theirs, so this process may be anywhere."""
 
     def __init__(self, names: Iterable[str], tunnels: frozenset[int]) -> None:
         self.tunnels = tunnels
         self._selector = selectors.DefaultSelector()
-        self._senders: dict[str, socket.socket] = {}
+        self.chatter: set[str] = set()  # namespaces where IPv6 looked for neighbours, which its rules count too
+        self._rings: list[tuple[str, Ring]] = []
+        self._devices: dict[str, dict[int, str]] = {}
+        self._senders: dict[tuple[str, Family], socket.socket] = {}
         for name in names:
             with within(netns(name)):
-                wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
-                self._add(wire, name, True)
-                for protocol in _LISTENED:
-                    self._add(socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol), name, False)
-                self._senders[name] = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+                self._rings.append((name, Ring(_PASSING if name.startswith(("node/", "router/")) else _ENDING)))
+                self._devices[name] = dict(socket.if_nameindex())
+                self._selector.register(self._rings[-1][1], selectors.EVENT_READ, name)
+                for family, protocols in _LISTENED.items():
+                    for protocol in protocols:
+                        self._add(socket.socket(family, socket.SOCK_RAW, protocol), name)
+                    number = Family.IPV4 if family == socket.AF_INET else Family.IPV6
+                    self._senders[name, number] = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
-    def _add(self, made: socket.socket, name: str, wire: bool) -> None:
+    def _add(self, made: socket.socket, name: str) -> None:
         try:
-            made.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+            made.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _ROOM)
         except PermissionError:  # in a user namespace: as much as everybody may have
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
         made.setblocking(False)
-        self._selector.register(made, selectors.EVENT_READ, (name, wire))
+        self._selector.register(made, selectors.EVENT_READ, name)
 
     def send(self, name: str, packet: Packet) -> None:
         with suppress(OSError):  # the sender is told at once of what ends in its own kernel; what was seen is compared
-            self._senders[name].sendto(packet_bytes(packet), (str(packet.dst), 0))
+            self._senders[name, packet.family].sendto(packet_bytes(packet), (str(packet.dst), 0))
 
-    def collect(self, quiet: float, most: float = 10.0) -> list[Seen]:
-        """All that passes until nothing has passed for ``quiet`` seconds."""
-        found: list[Seen] = []
-        end = time.monotonic() + most
-        while time.monotonic() < end:
-            ready = self._selector.select(quiet)
-            if not ready:
-                break
-            for key, _ in ready:
-                with suppress(BlockingIOError):
-                    while True:
-                        data, address = key.fileobj.recvfrom(65535)  # type: ignore[union-attr]
-                        with suppress(InputError):
-                            found.append(self._seen(key.data[0], key.data[1], data, address))
-        return found
+    def collect(self, quiet: float) -> Iterator[list[Seen]]:
+        """What passes, as it comes; ends when nothing has passed for ``quiet`` seconds."""
+        while ready := self._selector.select(quiet):
+            yield [one for key, _ in ready for one in self._read(key.fileobj, key.data)]
 
-    def _seen(self, name: str, wire: bool, data: bytes, address: tuple[object, ...]) -> Seen:
-        if not wire:
-            return Seen(name, "", DELIVERED, parse_packet(data))
-        device, _, kind, hardware = address[:4]
-        where = "out" if kind == _OUTGOING else "in"
-        if hardware != _ETHER:
-            return Seen(name, str(device), where, opened(parse_packet(data), self.tunnels))
-        frame = parse_frame(data)
-        return Seen(name, str(device), where, replace(frame, packet=opened(frame.packet, self.tunnels)))
+    def _read(self, source: Any, name: str) -> Iterator[Seen]:
+        return self._passed(name, source) if isinstance(source, Ring) else self._drained(source, name)
+
+    def drain(self) -> None:
+        """Forget what has not been collected."""
+        end = time.monotonic() + 2
+        for _ in self.collect(0.0):
+            if time.monotonic() > end:
+                return
+
+    def _drained(self, raw: Any, name: str) -> Iterator[Seen]:
+        with suppress(BlockingIOError):
+            while True:
+                if raw.family == socket.AF_INET6:
+                    data, ancillary, _, address = raw.recvmsg(65535, 256)
+                    data = _with_header(data, ancillary, address, raw.proto)
+                else:
+                    data = raw.recv(65535)
+                with suppress(InputError):
+                    found = _seen(name, "", DELIVERED, parse_packet(data))
+                    if found is not None:
+                        yield found
+
+    def _passed(self, name: str, ring: Ring) -> Iterator[Seen]:
+        for data, index, kind, hardware in ring.read():
+            device, where = self._devices[name].get(index, ""), "out" if kind == _OUTGOING else "in"
+            with suppress(InputError):
+                if hardware not in _FRAMED:
+                    found = _seen(name, device, where, opened(parse_packet(data), self.tunnels))
+                else:
+                    frame = parse_frame(data)
+                    if _is_chatter(frame.packet):
+                        self.chatter.add(name)
+                    found = _seen(name, device, where, replace(frame, packet=opened(frame.packet, self.tunnels)))
+                if found is not None:
+                    yield found
+
+    def lost(self) -> int:
+        """Frames that could not be kept since this was last asked."""
+        return sum(ring.lost() for _, ring in self._rings)
 
 
-def error_about(seen: Seen, mark: bytes) -> bool:
-    """Was an ICMP error about the marked packet delivered here?"""
-    if seen.where != DELIVERED or not isinstance(seen.what, Packet) or not is_error(seen.what):
-        return False
-    body = seen.what.body
-    return isinstance(body, Icmp) and isinstance(body.payload, bytes) and mark in body.payload
+def _seen(name: str, device: str, where: str, what: Frame | Packet) -> Seen | None:
+    inner = layers(what)[-1]
+    error = is_error(inner)
+    found = quoted_mark(inner) if error else mark_of(inner)
+    return None if found is None else Seen(name, device, where, what, found, error)
+
+
+def _is_chatter(packet: Packet) -> bool:
+    """Neighbour discovery, redirects, and what listeners report (behind a hop-by-hop header: protocol 0)."""
+    body = packet.body
+    return packet.src.version == 6 and (packet.proto == 0 or (isinstance(body, Icmp) and 130 <= body.type <= 143))
+
+
+def _with_header(data: bytes, ancillary: list[tuple[int, int, bytes]], address: tuple[Any, ...], proto: int) -> bytes:
+    """An IPv6 raw socket gives the payload alone, and the rest of the header beside it."""
+    held = {kind: value for _, kind, value in ancillary}
+    limit, traffic = (struct.unpack("i", held[kind])[0] for kind in (socket.IPV6_HOPLIMIT, socket.IPV6_TCLASS))
+    source = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
+    header = struct.pack("!IHBB", 6 << 28 | traffic << 20, len(data), proto, limit)
+    return header + source + held[socket.IPV6_PKTINFO][:16] + data

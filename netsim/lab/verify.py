@@ -1,320 +1,383 @@
-"""``lab verify``: the same packets through the kernel and through the interpreter, device by device.
+"""``lab verify``: the same conversations through the kernel and through the interpreter, turn by turn, device by device.
 
-Compared for every packet: each device it passes with its headers there (MAC addresses, addresses, ports, TTL; those of
-tunnels too), where it is delivered, and the ICMP error that comes back (type, code, sender, TTL, MTU). Bridges are left
-out, for the kernel shows a frame there twice, and so are a tunnel's source port and a masqueraded one, which are
-random.
+Of every packet are compared: each device it passes with all of its headers there, where it is delivered, the ICMP error that
+comes back and its way, the connections that the kernels remember; of every batch of packets: each rule's counters.
+
+    probes ─▶ courses (expected) ─▶ flights ─▶ batches: send, see, compare, next turn ─▶ result
 """
 
 from __future__ import annotations
 
-import math
-import sys
+import os
+import platform
+import resource
+import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from netsim.errors import PrivilegeError
-from netsim.interpreter import Disposition, LocalOrigin, Outcome, source_for, trace
-from netsim.interpreter.outcome import StepKind
+from netsim.errors import NetsimError, PrivilegeError
+from netsim.interpreter.counters import Counters
+from netsim.lab import draws, probe_list, rule_counters, ruletrace
 from netsim.lab.build import names_of
-from netsim.lab.capture import DELIVERED, Seen, Watch, carries, error_about, innermost, marked, token
+from netsim.lab.capture import Seen, Watch
+from netsim.lab.compare_conntrack import KernelTables, line
+from netsim.lab.expected import Course, Way
+from netsim.lab.flights import Flight, Hangar
 from netsim.lab.holder import within
 from netsim.lab.plan import netns
-from netsim.lab.probes import Probe, probes
-from netsim.linux.link import LinkKind
+from netsim.lab.probes import Manner, Probe
+from netsim.lab.result import Result
+from netsim.lab.retuned import SHORT, tracking, tunnel_ports
+from netsim.lab.retuned import courses as expected_courses
+from netsim.lab.rule_counters import Account
+from netsim.lab.sinks import Sinks, hush, write
+from netsim.lab.stories import Names
+from netsim.lab.turns import TIMEOUT, waits
 from netsim.linux.network import Network
-from netsim.packet.codec import wire_length
-from netsim.packet.model import Frame, Icmp, Packet, Udp
 from netsim.topology.assemble import Assembled
 
-_BATCH = 200
-_SURE = 1e-9  # how improbable it may be that a draw which can happen is not seen
-_CHI_Z = 4.75  # the normal quantile of one in a million
-_MANY = 300  # packets of the probe whose frequencies are tested
+_BATCH = 400
+_PATIENCE = 0.6  # seconds without any packet after which nothing more is expected
+_GLANCE = 0.03
+_FEW = 4  # flights that are looked at whenever something was seen
+_REFILL, _ALLOWED = 5.5, 4  # of the kernel's allowance for "no route" errors (see ``expected``)
 
 
-# "No route" errors (ip_error) are limited per router and sender to a burst of 5, then one a second, for the whole machine
-# (net.ipv4.route.error_cost): their absence proves nothing, except for the few sent when the allowance is full again.
-_LIMITED = {(3, 0), (3, 1), (3, 13)}
-_REFILL, _ALLOWED = 5.5, 4
+@dataclass(frozen=True)
+class Asked:
+    """What a run is to do. ``probes`` None: the cluster's own list. ``rule_trace`` None: where iptables is nft's.
+    ``recording``: flights keep the kernel's stories."""
+
+    probes: Sequence[Probe] | None = None
+    rule_trace: bool | None = None
+    recording: bool = False
+
+
+def verify(made: Assembled, network: Network, asked: Asked | None = None) -> tuple[Result, list[Flight]]:
+    """Inside the lab. PrivilegeError if sockets or tables cannot be had."""
+    return _Run(made, network, asked or Asked()).run()
 
 
 @dataclass
-class _Flight:
-    """One packet that is sent: its mark, the packet, and what was seen of it."""
-
-    probe: Probe
-    mark: bytes
-    packet: Packet
-    strict: bool = False  # even an error that the kernel limits must have come
-    seen: list[Seen] = field(default_factory=list)
+class _Batch:
+    flights: list[Flight]
+    late: bool = False
+    sticky: bool = False
+    counting: bool = True  # rules are
 
 
-def verify(made: Assembled, network: Network, *, verbose: bool = False) -> int:
-    """Inside the lab. 0 if all agree, 5 if not; PrivilegeError if sockets cannot be had."""
-    names = names_of(made)
-    wanted = probes(made)
-    expected = {probe: trace(network, LocalOrigin(probe.source), _packet(network, probe, 0)) for probe in wanted}
-    frequent = next((probe for probe in wanted if len(expected[probe]) > 1 and not probe.sticky), None)
-    try:
-        watch = Watch(names, _tunnel_ports(network, names))
-    except PermissionError as error:
-        raise PrivilegeError(f"raw sockets cannot be had: {error.strerror}; run this as root") from None
-    _forget_path_mtus(names)
-    serial = 0
-    plan = [probe for probe in wanted for _ in range(_MANY if probe == frequent else _tries(probe, expected[probe]))]
-    for warming in (True, False):  # the first round fills neighbour tables and those of bridges
-        flights = []
-        for probe in wanted if warming else plan:
-            serial += 1
-            flights.append(_Flight(probe, token(serial), _packet(network, probe, serial)))
-        for start in range(0, len(flights), _BATCH):
-            _fly(watch, flights[start : start + _BATCH])
-    strict = []
-    for probe in _first_unreachable(expected):
-        serial += 1
-        strict.append(_Flight(probe, token(serial), _packet(network, probe, serial), strict=True))
-    if strict:
-        time.sleep(_REFILL)
-        _fly(watch, strict)
-        flights += strict
-    return _judge(network, flights, expected, frequent, verbose)
+class _Run:
+    def __init__(self, made: Assembled, network: Network, asked: Asked) -> None:
+        self.made, self.network, self.asked = made, network, asked
+        self.names = names_of(made)
+        self.tunnels = tunnel_ports(network, self.names)
+        self.wanted = list(asked.probes) if asked.probes is not None else probe_list.probes(made)
+        self.hangar = Hangar(_ports_of(made), recording=asked.recording)
+        self.result = Result(kernel=f"Linux {platform.release()}", tools=tools())
+        self.flights: list[Flight] = []
+        self.sinks = Sinks()
+        self.by_mark: dict[bytes, tuple[Flight, int]] = {}
+        self.tracking = tracking(network, self.names)
+        self.tables = KernelTables(self.tracking)
+        self.ruled = rule_counters.places(network, self.names)
+        self.counters: Counters = {}
 
+    def run(self) -> tuple[Result, list[Flight]]:
+        began = time.monotonic()
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # a dozen sockets a namespace, and one a flight
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        try:
+            self.watch = Watch(self.names, self.tunnels)
+        except PermissionError as error:
+            raise PrivilegeError(f"raw sockets cannot be had: {error.strerror}; run this as root") from None
+        hush(self.names)
+        courses = expected_courses(self.network, self.names, self.wanted, self.hangar.ports(4))
+        self._warm(courses)
+        self.counters = rule_counters.read(self.ruled)
+        frequent = draws.frequent(courses)
+        if not _forget_sources(self.tracking):
+            courses = [course for course in courses if not course.probe.sticky]
+            self.result.skipped.append(
+                "session affinity: only the machine's root may empty the kernel's lists of sources"
+            )
+        for batch in self._scheduled(courses, frequent):
+            self._fly(batch)
+        self._fly_strict(courses)
+        if self.asked.rule_trace is not False:
+            if ruletrace.usable(self.result.tools.get("iptables", "")):
+                self._trace_rules(courses)
+            elif self.asked.rule_trace:
+                raise PrivilegeError("--rule-trace needs an iptables that keeps its rules in nf_tables")
+            else:
+                self.result.skipped.append("rule paths: this iptables does not keep its rules in nf_tables")
+        self._draws(courses, frequent)
+        self.sinks.close()
+        self.result.seconds = time.monotonic() - began
+        return self.result, self.flights
 
-def _forget_path_mtus(names: list[str]) -> None:
-    """Each packet meets kernels that have learnt no path MTU from earlier ones. Nodes keep theirs: tunnels may need them."""
-    for name in names:
-        if not name.startswith("node/"):
+    def _warm(self, courses: Sequence[Course]) -> None:
+        """Fill neighbour tables and those of bridges, both ways."""
+        first = {(one.probe.source, one.probe.target): one for one in courses if one.probe.ttl == 64}
+        for course in first.values():
+            flight = self.hangar.flight(course)
+            sender, made = flight.packets()
+            self.sinks.open(flight.receivers(made))
+            for packet in made:
+                self.watch.send(sender, packet)
+            self.watch.drain()
+        for _ in self.watch.collect(1.0):
+            pass
+        self.sinks.close()
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+    def _scheduled(self, courses: Sequence[Course], frequent: Sequence[Course]) -> list[_Batch]:
+        """Flights that may share the air: with the same waits, and where kernels remember a source, one of each."""
+        plain: dict[tuple[object, ...], list[Flight]] = defaultdict(list)
+        sticky: dict[tuple[float, ...], list[list[Flight]]] = defaultdict(list)
+        for course in courses:
+            probe = course.probe
+            for _ in range(draws.tries(course, course in frequent)):
+                flight = self.hangar.flight(course)
+                if probe.sticky:
+                    self._pack(sticky[waits(probe)], flight)
+                else:
+                    slow = any(way.limited or way.unsure for way in course.ways(course.first))
+                    plain[any(waits(probe)), waits(probe), slow].append(flight)
+        batches = [
+            _Batch(held[start : start + _BATCH], late=held[0].course.probe.manner is Manner.LATE)
+            for _, held in sorted(plain.items(), key=lambda item: item[0])
+            for start in range(0, len(held), _BATCH)
+        ]
+        return batches + [_Batch(held, sticky=True) for packs in sticky.values() for held in packs]
+
+    def _pack(self, packs: list[list[Flight]], flight: Flight) -> None:
+        """Into the first batch without a flight from the same node: masqueraded, all its pods are one source."""
+
+        def place(one: Flight) -> str:
+            source = one.course.probe.source
+            return self.network.namespace(source).node or source
+
+        for pack in packs:
+            if all(place(other) != place(flight) for other in pack):
+                pack.append(flight)
+                return
+        packs.append([flight])
+
+    def _fly(self, batch: _Batch) -> None:
+        with self._short_timeouts() if batch.late else _nothing():
+            self.tables.flush()
+            self.watch.chatter.clear()
+            if batch.sticky:
+                _forget_sources(self.tracking)
+            account = Account(self.tunnels)
+            while turning := [flight for flight in batch.flights if not flight.over]:
+                self._turn(turning, account)
+        self._finish(batch, account)
+
+    def _turn(self, flights: list[Flight], account: Account) -> None:
+        stages = [(flight, flight.stage.number) for flight in flights if flight.stage is not None]
+        wait = max(flight.course.turns[number].wait for flight, number in stages)
+        time.sleep(wait)
+        made = [(flight, *flight.packets()) for flight in flights]
+        self.sinks.open([one for flight, _, sent in made for one in flight.receivers(sent)])
+        for flight, number in stages:
+            self.by_mark[flight.marks[number]] = flight, number
+        for flight, sender, sent in made:
+            flight.sent += len(sent)
+            for packet in sent:
+                self.watch.send(sender, packet)
+            self._assign(one for found in self.watch.collect(0.0) for one in found)
+        self._collect(flights)
+        self.tables.read()
+        for flight in flights:
+            way = flight.judge(self.tables)
+            if way is not None:
+                account.add(way.rules)
+                account.unsure |= way.unsure
+                account.add(flight.errors[-1])
+                self._account(way)
+
+    def _collect(self, flights: list[Flight]) -> None:
+        """Until every flight's story is as expected, or nothing has been seen for a while."""
+        pending, last = flights, time.monotonic()
+        while True:
+            for found in self.watch.collect(_GLANCE):
+                last = time.monotonic()
+                self._assign(found)
+                if len(flights) <= _FEW and all(flight.agreeing(waiting=True) for flight in flights):
+                    return
+            pending = [flight for flight in pending if flight.agreeing(waiting=True) is None]
+            if not pending or time.monotonic() > last + _PATIENCE:
+                return
+
+    def _assign(self, found: Iterable[Seen]) -> None:
+        for one in found:
+            flight, number = self.by_mark.get(one.mark, (None, 0))
+            if flight is not None:
+                present = flight.stage is not None and flight.stage.number == number
+                (flight.now if present else flight.strays).append(one)
+
+    def _account(self, way: Way) -> None:
+        self.result.count("conntrack entries", len(way.entries))
+        self.result.count("sightings", (way.main + way.errors).total())
+
+    def _finish(self, batch: _Batch, account: Account) -> None:
+        if lost := self.watch.lost():
+            raise NetsimError(
+                f"the kernel had no room for {lost} frames to be seen: this machine is too busy to compare"
+            )
+        after = rule_counters.read(self.ruled) if batch.counting else {}
+        complaints = [flight.complaint for flight in batch.flights if flight.complaint]
+        for flight in batch.flights:
+            if flight.strays and not flight.complaint:
+                flight.complaint = f"{flight.course.probe}: seen after its story had ended\n"
+                flight.complaint += "".join(f"    kernel  {one}\n" for one in _stray_lines(flight))
+                complaints.append(flight.complaint)
+        if not complaints:  # where flights disagree, so do their counters and connections
+            if batch.counting:
+                complaints += [f"counters  {text}\n" for text in self._counter_differences(after, account, batch)]
+            complaints += [
+                f"a connection that no packet accounts for: {line(name, entry, Names(), self.tunnels)}\n"
+                for name, entry in self.tables.unclaimed()
+            ]
+        self.counters = after
+        self.result.disagreements += complaints
+        for flight in batch.flights:
+            flight.before.clear()
+        self.flights += batch.flights
+        self.by_mark.clear()
+        self.sinks.close()
+
+    def _counter_differences(self, after: Counters, account: Account, batch: _Batch) -> Iterator[str]:
+        self.result.count("rule counters", len(after))
+        tunnels = None if batch.late else self.tables.tunnels(self.tunnels)
+        return account.differences(self.counters, after, tunnels, self.watch.chatter, self.network)
+
+    @contextmanager
+    def _short_timeouts(self) -> Iterator[None]:
+        held: dict[tuple[str, str], str] = {}
+        keys = [(name, key.removeprefix("net.").replace(".", "/", 1)) for name in self.tracking for key in SHORT]
+        for name, key in keys:
             with within(netns(name)):
-                Path("/proc/sys/net/ipv4/ip_no_pmtu_disc").write_text("2")
+                held[name, key] = Path("/proc/sys/net", key).read_text()
+                write(key, str(TIMEOUT))
+        try:
+            yield
+        finally:
+            for (name, key), value in held.items():
+                with within(netns(name)):
+                    write(key, value)
+
+    def _fly_strict(self, courses: Sequence[Course]) -> None:
+        """A few of those that end for want of a route, when the kernel's allowance for telling so is full."""
+        strict = [self.hangar.flight(course, strict=True) for course in _first_unreachable(courses)]
+        if strict:
+            time.sleep(_REFILL)
+            self._fly(_Batch(strict))
+
+    def _trace_rules(self, courses: Sequence[Course]) -> None:
+        """An answered packet and a whole connection of each path, one after the other, the kernel telling its rules."""
+        plain = {Manner.ANSWERED, Manner.CONNECTION, Manner.AFFINITY}
+        sample = {
+            (one.probe.path, one.probe.protocol, one.probe.manner, one.probe.family): one
+            for one in courses
+            if one.probe.manner in plain
+        }
+        flights = [self.hangar.flight(course) for course in sample.values()]
+        with ruletrace.listening(self.tracking) as listener:
+            for flight in flights:
+                _forget_sources(self.tracking)
+                self._fly(_Batch([flight], counting=False))
+                heard = listener.heard()
+                if not flight.complaint:
+                    self.result.count("rules traced", sum(map(len, heard.values())))
+                    self.result.disagreements += ruletrace.differences(flight, heard)
+
+    # -- all flights ---------------------------------------------------------------------------------------------------
+    def _draws(self, courses: Sequence[Course], frequent: Sequence[Course]) -> None:
+        """Was every outcome seen, and as often as it should be?"""
+        of_course: dict[int, list[Flight]] = defaultdict(list)
+        for flight in self.flights:
+            of_course[id(flight.course)].append(flight)
+        for course in courses:
+            probe, flights = course.probe, of_course[id(course)]
+            tally = self.result.tally(probe)
+            tally.probes += 1
+            tally.packets += sum(flight.sent for flight in flights)
+            wrong = any(flight.complaint for flight in flights)
+            tally.disagreements += wrong
+            if wrong:
+                continue
+            ways = course.ways(course.first)
+            taken = Counter(id(flight.taken[0]) for flight in flights if flight.taken)
+            if probe.every_draw and not probe.sticky and len(taken) != len(ways):
+                text = f"{probe}: {len(ways) - len(taken)} of the outcomes that netsim says can happen never did\n"
+                self.result.disagreements.append(text)
+                tally.disagreements += 1
+            elif course in frequent:
+                text, fits = draws.frequencies(probe, ways, [taken[id(way)] for way in ways])
+                (self.result.agreements if fits else self.result.disagreements).append(text)
+            else:
+                self.result.agreements.append(str(probe))
 
 
-def _tries(probe: Probe, outcomes: list[Outcome]) -> int:
-    if len(outcomes) == 1:
-        return 1
-    rarest = float(min(outcome.probability for outcome in outcomes))
-    return math.ceil(math.log(_SURE) / math.log(1 - rarest))
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
 
 
-def _limited(outcome: Outcome) -> bool:
-    error = outcome.icmp
-    return error is not None and outcome.disposition is Disposition.UNREACHABLE and (error.type, error.code) in _LIMITED
+def _stray_lines(flight: Flight) -> Iterator[str]:
+    for story in flight.course.teller.seen(flight.strays, Names(hidden=True)):
+        yield from story
 
 
-def _first_unreachable(expected: dict[Probe, list[Outcome]]) -> Iterator[Probe]:
-    """A few probes that end for want of a route, of each sender as the router sees it."""
+def _forget_sources(names: Iterable[str]) -> bool:
+    """Empty the lists of ``-m recent``. False if this user may not: they belong to the machine's root."""
+    for name in names:
+        with within(netns(name)):
+            for held in Path("/proc/thread-self/net/xt_recent").glob("*"):
+                try:
+                    held.write_text("/\n")
+                except PermissionError:
+                    return False
+    return True
+
+
+def _first_unreachable(courses: Sequence[Course]) -> Iterator[Course]:
+    """Of each sender as the router sees it."""
     used: Counter[str] = Counter()
-    for probe, outcomes in expected.items():
-        if all(_limited(outcome) for outcome in outcomes):
-            senders = {str(outcome.packet.src) for outcome in outcomes}
+    for course in courses:
+        ways = course.ways(course.first)
+        if all(way.limited for way in ways) and len(course.turns) == 1:
+            senders = {str(outcome.packet.src) for way in ways for outcome in way.outcomes}
             if all(used[sender] < _ALLOWED for sender in senders):
                 used.update(senders)
-                yield probe
+                yield course
 
 
-def _tunnel_ports(network: Network, names: list[str]) -> frozenset[int]:
-    links = [link for name in names for link in network.namespace(name).links]
-    return frozenset(option.port for link in links for option in (link.vxlan, link.udp_tunnel) if option is not None)
+def _ports_of(made: Assembled) -> frozenset[int]:
+    """Every port that something in the cluster has."""
+    pods = (p for pod in made.cluster.pods.values() for c in pod.spec.containers for p in c.ports or ())
+    found = {number for one in pods for number in (one.container_port, one.host_port) if number}
+    for service in made.cluster.services.values():
+        found |= {number for port in service.spec.ports for number in (port.port, port.node_port) if number}
+    return frozenset(found)
 
 
-def _packet(network: Network, probe: Probe, serial: int) -> Packet:
-    """The packet of a probe; each has a source port of its own, so that none meets another's connection."""
-    source = source_for(network, probe.source, probe.target) or probe.target
-    sport = 10000 + serial % 19000
-
-    def of(filling: int) -> Packet:
-        body = marked(probe.protocol, sport, probe.port, token(serial), filling)
-        ident = serial % 65535 + 1
-        return Packet(source, probe.target, probe.protocol, body, probe.ttl, ident=ident, dont_fragment=probe.size > 0)
-
-    smallest = of(0)
-    return of(probe.size - wire_length(smallest)) if probe.size else smallest
-
-
-def _fly(watch: Watch, flights: list[_Flight]) -> None:
-    for flight in flights:
-        watch.send(flight.probe.source, flight.packet)
-    by_mark = {flight.mark: flight for flight in flights}
-    for seen in watch.collect(0.4):
-        for mark in _marks(innermost(seen.what)):
-            if mark in by_mark and (carries(innermost(seen.what), mark) or error_about(seen, mark)):
-                by_mark[mark].seen.append(seen)
-
-
-def _marks(packet: Packet) -> Iterator[bytes]:
-    """Every four bytes that might be a mark."""
-    from netsim.packet.codec import body_bytes
-
-    data = body_bytes(packet)
-    at = data.find(b"\x6e")
-    while at >= 0:
-        yield data[at : at + 4]
-        at = data.find(b"\x6e", at + 1)
-
-
-# -- comparing -----------------------------------------------------------------------------------------------------------
-
-
-def _judge(
-    network: Network,
-    flights: list[_Flight],
-    expected: dict[Probe, list[Outcome]],
-    frequent: Probe | None,
-    verbose: bool,
-) -> int:
-    counted: dict[Probe, Counter[int]] = defaultdict(Counter)
-    bad: dict[Probe, _Flight] = {}
-    for flight in flights:
-        agreeing = _agreeing(network, flight, expected[flight.probe])
-        if agreeing is None:
-            bad.setdefault(flight.probe, flight)
-        else:
-            counted[flight.probe][agreeing] += 1
-    complaints: list[str] = []
-    for probe, outcomes in expected.items():
-        if probe in bad:
-            complaints.append(_both_stories(network, bad[probe], outcomes))
-        elif not probe.sticky and len(counted[probe]) != len(_distinct(network, outcomes)):
-            never = len(_distinct(network, outcomes)) - len(counted[probe])
-            complaints.append(f"{probe}: {never} of the outcomes that netsim says can happen never did\n")
-        elif verbose:
-            sys.stdout.write(f"agree     {probe}\n")
-    if frequent is not None and frequent not in bad:
-        complaints += _frequencies(network, frequent, expected[frequent], counted[frequent])
-    for complaint in complaints:
-        sys.stdout.write(f"DISAGREE  {complaint}")
-    paths = Counter(probe.path for probe in expected)
-    for path, number in sorted(paths.items()):
-        wrong = sum(probe.path == path for probe in bad)
-        sys.stdout.write(f"{path:<42} {number:>4} probes{f', {wrong} disagree' if wrong else ''}\n")
-    sightings = sum(len(flight.seen) for flight in flights)
-    sys.stdout.write(
-        f"{len(flights)} packets of {len(expected)} probes compared, seen {sightings} times on devices and at delivery: "
-        f"{f'{len(complaints)} disagreements' if complaints else 'all agree'}\n"
-    )
-    return 5 if complaints else 0
-
-
-def _agreeing(network: Network, flight: _Flight, outcomes: list[Outcome]) -> int | None:
-    """The number of the outcome that the kernel's story is."""
-    for number, outcome in enumerate(_distinct(network, outcomes)):
-        said, done = _story(network, outcome), _observed(network, flight, outcome.masqueraded, outcome.disposition)
-        if said == done:
-            return number
-        if _limited(outcome) and not flight.strict and outcome.icmp is not None:
-            if said - Counter([_error_view(flight.probe.source, outcome.icmp.packet)]) == done:
-                return number
-    return None
-
-
-def _distinct(network: Network, outcomes: list[Outcome]) -> list[Outcome]:
-    """Outcomes that can be told apart from outside."""
-    return list({tuple(sorted(_story(network, one).elements())): one for one in outcomes}.values())
-
-
-Story = Counter[str]
-
-
-def _story(network: Network, outcome: Outcome) -> Story:
-    """What netsim says, one line an event."""
-    lines: Story = Counter()
-    for hop in outcome.hops:
-        for device, where, what in hop.wire:
-            if _counts(network, hop.namespace, device):
-                lines[f"{hop.namespace} {device} {where} {_view(what, outcome.masqueraded)}"] += 1
-    if outcome.disposition in (Disposition.DELIVERED, Disposition.LEFT):
-        lines[f"{outcome.receiver} {DELIVERED} {_view(outcome.packet, outcome.masqueraded)}"] += 1
-    if outcome.icmp is not None and (told := _told(outcome)) is not None:
-        lines[_error_view(told, outcome.icmp.packet)] += 1
-    return lines
-
-
-def _told(outcome: Outcome) -> str | None:
-    """Who gets the error: the sender, or the node whose tunnel's packet it is about; None if it is lost."""
-    last = outcome.error_hops[-1] if outcome.error_hops else None
-    delivered = last is not None and bool(last.steps) and last.steps[-1].kind is StepKind.DELIVER
-    return last.namespace if last is not None and delivered else None
-
-
-def _observed(network: Network, flight: _Flight, hides: bool, disposition: Disposition) -> Story:
-    """What the kernel did, in the same words."""
-    lines: Story = Counter()
-    for seen in flight.seen:
-        if error_about(seen, flight.mark):
-            assert isinstance(seen.what, Packet)
-            closed = _error_type(seen.what) == (3, 3) and disposition in (Disposition.DELIVERED, Disposition.LEFT)
-            if not closed:  # that nobody listens is no business of the network's
-                lines[_error_view(seen.namespace, seen.what)] += 1
-        elif seen.where == DELIVERED:
-            lines[f"{seen.namespace} {DELIVERED} {_view(seen.what, hides)}"] += 1
-        elif _counts(network, seen.namespace, seen.device):
-            lines[f"{seen.namespace} {seen.device} {seen.where} {_view(seen.what, hides)}"] += 1
-    return lines
-
-
-def _counts(network: Network, namespace: str, device: str) -> bool:
-    kinds = {link.name: link.kind for link in network.namespace(namespace).links}
-    return kinds.get(device) not in (LinkKind.BRIDGE, LinkKind.LOOPBACK, None)
-
-
-def _view(what: Frame | Packet, hides: bool) -> str:
-    if isinstance(what, Frame):
-        return f"{what.src}>{what.dst} {_view(what.packet, hides)}"
-    body = what.body
-    if isinstance(body, Udp) and not isinstance(body.payload, bytes):
-        inner = body.payload if isinstance(body.payload, Packet) else body.payload.frame
-        return f"{what.src}>{what.dst}:{body.dport} ttl {what.ttl} [{_view(inner, hides)}]"
-    if isinstance(body, Icmp):
-        return f"{what.src}>{what.dst} icmp {body.type}/{body.code} ttl {what.ttl} size {wire_length(what)}"
-    sport = "*" if hides or what.sport is None else "="
-    return f"{what.src}:{sport}>{what.dst}:{what.dport} {what.proto} ttl {what.ttl} size {wire_length(what)}"
-
-
-def _error_type(packet: Packet) -> tuple[int, int]:
-    assert isinstance(packet.body, Icmp)
-    return packet.body.type, packet.body.code
-
-
-def _error_view(where: str, packet: Packet) -> str:
-    assert isinstance(packet.body, Icmp)
-    mtu = f" mtu {packet.body.rest & 0xFFFF}" if _error_type(packet) == (3, 4) else ""
-    kind = f"error {packet.body.type}/{packet.body.code}{mtu}"
-    return f"{where} {DELIVERED} {kind} from {packet.src} to {packet.dst} ttl {packet.ttl}"
-
-
-def _both_stories(network: Network, flight: _Flight, outcomes: list[Outcome]) -> str:
-    """The kernel's story, and that of netsim which is nearest."""
-    stories = [
-        (_story(network, one), _observed(network, flight, one.masqueraded, one.disposition), one) for one in outcomes
-    ]
-    said, done, outcome = min(stories, key=lambda s: sum(((s[0] - s[1]) + (s[1] - s[0])).values()))
-    text = f"{flight.probe}  (netsim: {outcome.disposition.value}, {len(outcomes)} outcomes; the nearest is shown)\n"
-    for line in dict.fromkeys([*said, *done]):
-        sign = "both  " if said[line] == done[line] else "netsim" if said[line] > done[line] else "kernel"
-        text += f"    {sign}  {line}\n"
-    return text
-
-
-def _frequencies(network: Network, probe: Probe, outcomes: list[Outcome], counted: Counter[int]) -> Iterator[str]:
-    """Pearson's chi-square of one Service's draws, against its quantile of one in a million (Wilson and Hilferty)."""
-    distinct = _distinct(network, outcomes)
-    total = sum(counted.values())
-    weights: Counter[int] = Counter()
-    shares = [0.0] * len(distinct)
-    keys = [_story(network, one) for one in distinct]
-    for outcome in outcomes:
-        shares[keys.index(_story(network, outcome))] += float(outcome.probability)
-    weights.update(counted)
-    found = sum((weights[n] - total * share) ** 2 / (total * share) for n, share in enumerate(shares))
-    freedom = len(distinct) - 1
-    if freedom < 1:
-        return
-    bound = freedom * (1 - 2 / (9 * freedom) + _CHI_Z * math.sqrt(2 / (9 * freedom))) ** 3
-    text = f"frequencies of {probe}: chi-square {found:.1f} over {total} packets, bound {bound:.1f}\n"
-    if found > bound:
-        yield text
-    else:
-        sys.stdout.write(f"agree     {text}")
+def tools() -> dict[str, str]:
+    """The versions of what the lab was built with."""
+    found = {}
+    environment = {**os.environ, "LC_ALL": "C"}
+    for name, words in (("iptables", ["iptables", "-V"]), ("iproute2", ["ip", "-V"]), ("ipset", ["ipset", "-v"])):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False, env=environment)
+        except OSError:
+            continue
+        lines = (done.stdout or done.stderr).strip().splitlines()
+        if lines:
+            found[name] = lines[0].strip()
+    return found

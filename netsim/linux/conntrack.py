@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from netsim.linux.conntrack_sctp import SctpTrack
 from netsim.linux.conntrack_tcp import TcpTrack
 from netsim.linux.netfilter.base import CtState
 from netsim.packet.address import IPAddress
-from netsim.packet.model import Icmp, Packet, Proto, Sctp, Tcp, Udp
+from netsim.packet.model import Icmp, Packet, Proto, Raw, Sctp, Tcp, TcpFlag, Udp
 
 ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 ICMPV6_ERRORS = frozenset({1, 2, 3, 4})
@@ -30,6 +31,8 @@ _ICMPV6_REPLY = {128: 129, 129: 128, 139: 140, 140: 139}
 _ICMP_REQUESTS = frozenset({8, 13, 15, 17})
 _ICMPV6_REQUESTS = frozenset({128, 139})
 _ICMPV6_UNTRACKED = frozenset({130, 131, 132, 133, 134, 135, 136, 137, 143})
+
+_WITH_HEADER = (Proto.ICMP, Proto.TCP, Proto.UDP, Proto.ICMPV6, Proto.SCTP)
 
 # Seconds, by the last part of net.netfilter.nf_conntrack_NAME.
 TIMEOUTS = {
@@ -53,6 +56,7 @@ TIMEOUTS = {
     "sctp_timeout_shutdown_sent": 3,
     "sctp_timeout_shutdown_recd": 3,
     "sctp_timeout_shutdown_ack_sent": 3,
+    "sctp_timeout_heartbeat_sent": 30,
 }
 
 
@@ -90,7 +94,8 @@ def untracked(packet: Packet) -> bool:
 
 
 def tuple_of(packet: Packet) -> Tuple | None:
-    """The packet's tuple; None if it has none (a non-first fragment, ICMP that is neither request nor reply)."""
+    """The packet's tuple; None if it has none (a non-first fragment, ICMP that is neither request nor reply, a header cut
+    short)."""
     body = packet.body
     if packet.fragment_offset:
         return None
@@ -101,6 +106,8 @@ def tuple_of(packet: Packet) -> Tuple | None:
         if body.type not in known:
             return None
         return Tuple(packet.src, body.rest >> 16, packet.dst, body.type << 8 | body.code, int(packet.proto))
+    if packet.proto in _WITH_HEADER and isinstance(body, Raw):
+        return None  # too short for its header
     return Tuple(packet.src, 0, packet.dst, 0, int(packet.proto))
 
 
@@ -117,22 +124,29 @@ class Entry:
     status_dnat: bool = False
     snat_done: bool = False
     dnat_done: bool = False
+    port_drawn: bool = False  # its translated port is one that a kernel picks at random
     seen_reply: bool = False
     assured: bool = False
     confirmed: bool = False
+    dying: bool = False  # out of the table, though packets on their way still belong to it
     expected: bool = False
     born: float = 0.0
     packets: int = 0
-    sctp: str = "none"
+    sctp: SctpTrack | None = None
     tcp: TcpTrack | None = None
     masquerade_device: str | None = None
 
     def copy(self) -> Entry:
-        return replace(self, tcp=self.tcp.copy() if self.tcp else None)
+        return replace(self, tcp=self.tcp.copy() if self.tcp else None, sctp=self.sctp.copy() if self.sctp else None)
+
+    @property
+    def state(self) -> str | None:
+        """The state of a TCP connection or an SCTP association, by the kernel's name; None for other protocols."""
+        return self.tcp.state if self.tcp else self.sctp.state if self.sctp else None
 
     def __str__(self) -> str:
         name = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}.get(self.original.proto, "unknown")
-        state = f" {self.tcp.state}" if self.tcp else ""
+        state = f" {self.state}" if self.state else ""
         unreplied = "" if self.seen_reply else " [UNREPLIED]"
         assured = " [ASSURED]" if self.assured else ""
         return f"{name}{state} {self.original}{unreplied} {self.reply}{assured} mark={self.mark}"
@@ -178,7 +192,7 @@ class Table:
         if entry.expires <= now:
             self.remove(entry)
             return None
-        return entry, entry.original != tuple_
+        return entry, entry.reply == tuple_  # a flow to itself: the reply tuple was hashed last and is found first
 
     def taken(self, reply: Tuple, entry: Entry, now: float) -> bool:
         """Is ``reply`` in use by another connection (``nf_conntrack_tuple_taken``)?"""
@@ -228,10 +242,8 @@ def begin(packet: Packet, tuple_: Tuple, now: float, settings: Settings, zone: i
         requests = _ICMP_REQUESTS if packet.proto == Proto.ICMP else _ICMPV6_REQUESTS
         return entry if body.type in requests else None
     if isinstance(body, Sctp):
-        first = body.chunks[0] if body.chunks else -1
-        if first == 1:
-            return entry if body.vtag == 0 else None
-        return entry if first in (4, 8, 10) else None  # HEARTBEAT, SHUTDOWN_ACK (OOTB), COOKIE_ECHO
+        entry.sctp = SctpTrack.begin(body)
+        return entry if entry.sctp else None
     return entry
 
 
@@ -241,17 +253,26 @@ def update(entry: Entry, packet: Packet, reply: bool, now: float, settings: Sett
     entry.packets += 1
     body = packet.body
     if isinstance(body, Tcp) and entry.tcp is not None:
-        verdict = entry.tcp.advance(body, reply, settings.be_liberal)
+        before = entry.tcp.state
+        verdict = entry.tcp.advance(body, reply, settings.be_liberal, entry.seen_reply, entry.assured)
         if verdict == "again":
             return None
         if verdict == "invalid":
             return CtState.INVALID
         timeout = f"tcp_timeout_{entry.tcp.timeout}"
-        if entry.tcp.state == "ESTABLISHED" and reply is False and entry.seen_reply:
+        if verdict == "ok" and entry.seen_reply:
+            answered = before in ("SYN_RECV", "ESTABLISHED") and entry.tcp.state == "ESTABLISHED"
+            entry.assured = entry.assured or answered
+        elif verdict == "ok" and body.flags & TcpFlag.RST:
+            entry.dying = True  # a reset before any answer: there never was a connection
+    elif isinstance(body, Sctp) and entry.sctp is not None:
+        before = entry.sctp.state
+        verdict = entry.sctp.advance(body, reply)
+        if verdict == "invalid":
+            return CtState.INVALID
+        timeout = f"sctp_timeout_{entry.sctp.timeout}"
+        if entry.sctp.state == "ESTABLISHED" and before != "ESTABLISHED":
             entry.assured = True
-    elif isinstance(body, Sctp):
-        _sctp(entry, body, reply)
-        timeout = f"sctp_timeout_{'closed' if entry.sctp == 'none' else entry.sctp}"
     elif isinstance(body, Udp):
         # The longer timeout and ASSURED need traffic both ways that goes on for more than two seconds.
         stream = (entry.seen_reply or reply) and now > entry.born + 2
@@ -266,22 +287,3 @@ def update(entry: Entry, packet: Packet, reply: bool, now: float, settings: Sett
         entry.seen_reply = True
         return CtState.ESTABLISHED
     return CtState.ESTABLISHED if entry.seen_reply else CtState.RELATED if entry.expected else CtState.NEW
-
-
-def _sctp(entry: Entry, body: Sctp, reply: bool) -> None:
-    """The association's progress by its first chunk (``sctp_conntracks``); shortened to the states that last."""
-    chunk = body.chunks[0] if body.chunks else -1
-    if chunk in (1, 2):
-        entry.sctp = "cookie_wait"
-    elif chunk == 10 and not reply:
-        entry.sctp = "cookie_echoed"
-    elif chunk == 11 and entry.sctp == "cookie_echoed":
-        entry.sctp, entry.assured = "established", True
-    elif chunk == 6:
-        entry.sctp = "closed"
-    elif chunk == 7:
-        entry.sctp = "shutdown_recd" if reply else "shutdown_sent"
-    elif chunk == 8:
-        entry.sctp = "shutdown_ack_sent"
-    elif chunk == 14:
-        entry.sctp = "closed"

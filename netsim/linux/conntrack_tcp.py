@@ -105,6 +105,30 @@ class Side:
     scale: int = 0
     scales: bool = False
     maxack: int | None = None  # the highest number it has acknowledged
+    closes: bool = False  # it sent the first FIN
+
+    def begin(self, body: Tcp, receiver: Side, reply: bool) -> None:
+        """From a SYN (``tcp_init_sender``). Windows are scaled only if both sides offer it."""
+        scale = window_scale(body.options)
+        self.end = self.maxend = _end(body)
+        self.maxwin = max(body.window, 1)
+        self.scale, self.scales = scale or 0, scale is not None
+        self.maxack, self.closes = None, False
+        if reply and not (self.scales and receiver.scales):
+            self.scale = receiver.scale = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last packet that counted, or that was let through unseen."""
+
+    row: str = "none"
+    reply: bool = False
+    ack: int = 0
+    end: int = 0
+    window: int = 0
+    scale: int | None = None  # of a SYN that was let through
+    challenged: bool = False  # such a SYN in LAST_ACK: the answer may be a challenge, not the last ACK
 
 
 @dataclass(slots=True)
@@ -112,6 +136,8 @@ class TcpTrack:
     code: str = "NO"
     picked_up: bool = False  # its beginning was not seen: windows are unknown and not enforced
     sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
+    last: Last = field(default_factory=Last)
+    both_open: bool = False  # SYNs crossed
 
     @property
     def state(self) -> str:
@@ -119,7 +145,8 @@ class TcpTrack:
 
     @property
     def timeout(self) -> str:
-        """The part of nf_conntrack_tcp_timeout_NAME that counts in this state."""
+        """The part of nf_conntrack_tcp_timeout_NAME that counts in this state. That unacknowledged data, retransmissions
+        and segments let through unseen shorten or keep what is left is not modelled."""
         return "syn_sent" if self.code == "S2" else self.state.lower()
 
     @classmethod
@@ -139,102 +166,184 @@ class TcpTrack:
         next_code = MACHINE[False][row_of(body.flags)]["NO"]
         if next_code in ("IV", "IG"):
             return None
-        sender, receiver = track.sides
-        end = _end(body)
+        sender, _ = track.sides
         if next_code == "SS":
-            scale = window_scale(body.options)
-            sender.end, sender.maxwin = end, max(body.window, 1)
-            sender.maxend = end
-            sender.scale, sender.scales = scale or 0, scale is not None
+            sender.begin(body, track.sides[1], False)
         elif not loose:
             return None
-        else:  # picked up in mid-stream: assume the largest window scale on both sides
-            sender.end, sender.maxwin = end, max(body.window, 1) << 14
-            sender.maxend = (end + sender.maxwin) & 0xFFFFFFFF
-            receiver.end = receiver.maxend = body.ack
-            sender.scale = receiver.scale = 14
-            sender.scales = receiver.scales = True
+        else:  # picked up in mid-stream
+            sender.end, sender.maxwin = _end(body), max(body.window, 1)
+            sender.maxend = (sender.end + sender.maxwin) & 0xFFFFFFFF
             track.picked_up = True
         return track
 
-    def advance(self, body: Tcp, reply: bool, liberal: bool) -> str:
-        """``ok``; ``invalid``; or ``again``: the connection is over and this SYN begins another (``tcp_packet``)."""
+    def advance(self, body: Tcp, reply: bool, liberal: bool, answered: bool = False, assured: bool = False) -> str:
+        """``ok``; ``late``: let through, and nothing changes; ``invalid``; or ``again``: the connection is over and this SYN
+        begins another (``nf_conntrack_tcp_packet``). ``answered``, ``assured``: the entry's, before the packet."""
         if not valid_flags(body.flags):
             return "invalid"
         row = row_of(body.flags)
-        if row == "syn" and self.code in ("TW", "CL"):
-            return "again"
         code = MACHINE[reply][row][self.code]
         if code == "IV":
             return "invalid"
+        if code == "SS" and self.code in ("TW", "CL"):
+            reset = self.last.row == "rst" and self.last.reply == reply
+            if reset or any(side.closes for side in self.sides):
+                return "again"
+            code = "IG"
         if code == "IG":
-            return "ok"
-        if code == "CL" and self._stale_reset(body, reply):
-            return "invalid"
-        first = self.code == "NO"
-        if not first and (refused := self._in_window(body, reply, liberal or self.picked_up)) is not None:
-            return refused
+            if not self._in_sync_again(body, row, reply):
+                self._note_unseen(body, row, reply)
+                return "late"
+            self.code, code = "SS", "SR"
+        elif code == "TW" and self._challenge(row, reply):
+            self.last = replace(self.last, challenged=False)
+            return "late"
+        elif code == "S2":
+            self.both_open = True
+        elif code == "SR" and reply and row == "ack" and self.both_open:
+            code = "ES"
+        checked = True
+        if code == "CL" and row == "rst":
+            fate = self._reset(body, reply, answered, assured)
+            if fate == "invalid":
+                return "invalid"
+            code, checked = (self.code if fate == "kept" else code), fate != "unchecked"
+        if checked:
+            refused = self._in_window(body, row, reply, liberal or self.picked_up)
+            if refused == "invalid":
+                self._note_refused(row, reply, assured)
+            if refused is not None:
+                return refused
+        self.last = replace(self.last, row=row, reply=reply)
+        if code == "FW" and self.code != "FW":
+            self.sides[reply].closes = True
         self.code = code
         return "ok"
 
-    def _stale_reset(self, body: Tcp, reply: bool) -> bool:
-        """A reset of what the other side has acknowledged already, however liberal."""
-        known = self.sides[0 if reply else 1].maxack
-        if known is None or not body.flags & _F.RST or (body.seq == 0 and self.code != "ES"):
+    def _in_sync_again(self, body: Tcp, row: str, reply: bool) -> bool:
+        """This SYN/ACK answers a SYN that was let through unseen: what was noted of that counts now."""
+        last = self.last
+        if not (row == "synack" and last.row == "syn" and last.reply != reply and body.ack == last.end):
             return False
-        return _after(known, body.seq)
+        other = self.sides[last.reply]
+        other.end = other.maxend = last.end
+        other.maxwin = max(last.window, 1)
+        other.scale, other.scales = last.scale or 0, last.scale is not None
+        other.closes = False
+        self.picked_up = False
+        mine = self.sides[reply]
+        mine.end = mine.maxend = mine.maxwin = mine.scale = 0
+        mine.maxack, mine.scales, mine.closes = None, False, False
+        self.last = replace(last, challenged=False)
+        return True
 
-    def _in_window(self, body: Tcp, reply: bool, liberal: bool) -> str | None:
+    def _note_unseen(self, body: Tcp, row: str, reply: bool) -> None:
+        last = replace(self.last, row=row, reply=reply, end=_end(body), window=body.window)
+        if row == "syn" and not reply:
+            challenged = self.code == "LA"
+            last = replace(last, scale=window_scale(body.options), challenged=challenged)
+        if self.code == "SS" and row == "ack" and reply:
+            last = replace(last, ack=body.ack)
+        self.last = last
+
+    def _challenge(self, row: str, reply: bool) -> bool:
+        """RFC 5961: an answer to a spurious SYN that must not pass for the last ACK."""
+        last = self.last
+        return self.code == "LA" and row == "ack" and last.reply != reply and last.row == "syn" and last.challenged
+
+    def _reset(self, body: Tcp, reply: bool, answered: bool, assured: bool) -> str:
+        """What a reset does: ``closes``; ``unchecked`` (the same, whatever its window); ``kept``: too inexact to believe; or
+        ``invalid``: of what the other side has acknowledged already."""
+        if self.code in ("FW", "LA", "TW", "CL", "CW"):
+            return "unchecked"
+        last, known = self.last, self.sides[not reply].maxack
+        established, fate = self.code == "ES" and assured, "closes"  # nf_conntrack_tcp_established
+        if known is not None and last.row != "syn":
+            if body.seq == 0 and not established:
+                return "closes"
+            if _after(known, body.seq):
+                return "invalid"
+            part_of_train = last.row == "ack" and last.reply == reply and body.seq == last.end
+            if not established or body.seq == known or part_of_train:
+                return "closes"
+            fate = "kept"
+        of_syn = answered and last.row == "syn" and last.reply != reply
+        of_ack = not assured and last.row == "ack"
+        if (of_syn or of_ack) and body.ack == last.end:
+            return "unchecked" if fate == "closes" else "kept"
+        if self.code == "SS" and last.row == "ack" and last.reply and body.seq == last.ack:
+            return "unchecked"
+        return fate
+
+    def _note_refused(self, row: str, reply: bool, assured: bool) -> None:
+        """``nf_tcp_handle_invalid``."""
+        ending = ("rst", "fin")
+        if assured and row in ending and not (self.last.reply != reply and self.last.row in ending):
+            self.last = replace(self.last, row=row, reply=reply)
+
+    def _in_window(self, body: Tcp, row: str, reply: bool, liberal: bool) -> str | None:
         """``tcp_in_window``, without SACK (the highest acknowledged number counts). None: inside;
-        ``invalid``: too far ahead; ``ok``: late, which is let through and changes nothing."""
-        sender, receiver = (self.sides[1], self.sides[0]) if reply else self.sides
+        ``invalid``: too far ahead; ``late``: let through, and changes nothing."""
+        sender, receiver = self.sides[reply], self.sides[not reply]
         seq, ack, end, window = body.seq, body.ack, _end(body), body.window
-        has_ack = bool(body.flags & _F.ACK)
-        # A sender that begins anew while the connection is not yet up starts from its new number (RFC 793).
-        opening = "SR" if reply else "SS"
-        anew = bool(body.flags & _F.SYN) and self.code == opening and _after(end, sender.end)
-        if sender.maxwin == 0 or anew:
-            if body.flags & _F.SYN:
-                scale = window_scale(body.options)
-                sender.scale, sender.scales = scale or 0, scale is not None
-                sender.end = sender.maxend = end
-                sender.maxwin = max(window, 1)
-                if not (sender.scales and receiver.scales):
-                    sender.scale = receiver.scale = 0
-                if reply and not has_ack:
-                    return None
+        has_ack, syn = bool(body.flags & _F.ACK), bool(body.flags & _F.SYN)
+        if sender.maxwin == 0:
+            if syn:
+                sender.begin(body, receiver, reply)
+                if not has_ack:
+                    return None  # SYNs crossed
             else:  # the middle of a connection whose beginning was not seen
                 sender.end = end
                 sender.maxwin = max(window << sender.scale, 1)
                 sender.maxend = (end + sender.maxwin) & 0xFFFFFFFF
                 if receiver.maxwin == 0:
                     receiver.end = receiver.maxend = ack
+                elif ack == (receiver.end + 1) & 0xFFFFFFFF:
+                    receiver.end = ack  # likely an answer to a keep-alive
+        elif syn and _after(end, sender.end) and self.code in ("SS", "SR"):
+            sender.begin(body, receiver, reply)  # RFC 793: a sender that begins anew starts from its new number
+            if reply and not has_ack:
+                return None
         if not has_ack or (ack == 0 and body.flags & _F.RST):
             ack = receiver.end
         if body.flags & _F.RST and seq == 0 and self.code == "SS":
             seq = end = sender.end
-        upper = not _after(seq, sender.maxend + 1)
-        lower = _after(end, (sender.end - receiver.maxwin - 1) & 0xFFFFFFFF) or receiver.maxwin == 0
-        ack_upper = not _after(ack, receiver.end)
-        ack_lower = _after(ack, (receiver.end - max(sender.maxwin, _MAX_ACK_WINDOW) - 1) & 0xFFFFFFFF)
-        if liberal and not (upper and ack_upper and lower and ack_lower):
-            return None
-        if not (upper and ack_upper):
-            return "invalid"
-        if not (lower and ack_lower):
-            return "ok"
-        scaled = window if body.flags & _F.SYN else window << sender.scale
-        sender.maxwin = max(
-            sender.maxwin, scaled + ((ack - receiver.end) & 0xFFFFFFFF if _after(ack, receiver.end) else 0)
-        )
+        fate = self._place(sender, receiver, seq, ack, end)
+        if fate is not None:
+            return None if liberal else fate
+        scaled = window if syn else window << sender.scale
+        sender.maxwin = max(sender.maxwin, scaled)
         if _after(end, sender.end):
             sender.end = end
         if has_ack and (sender.maxack is None or _after(ack, sender.maxack)):
             sender.maxack = ack
-        limit = (ack + max(scaled, 1)) & 0xFFFFFFFF
-        if has_ack and (_after(limit, receiver.maxend) or receiver.maxwin == 0):
-            receiver.maxend = limit
+        if receiver.maxwin and _after(end, sender.maxend):
+            receiver.maxwin += (end - sender.maxend) & 0xFFFFFFFF
+        limit = (ack + scaled) & 0xFFFFFFFF
+        if _after(limit, (receiver.maxend - 1) & 0xFFFFFFFF):
+            receiver.maxend = (limit + (scaled == 0)) & 0xFFFFFFFF
+        if row == "ack":
+            self.last = replace(self.last, reply=reply, ack=ack, end=end, window=window)
         return None
+
+    @staticmethod
+    def _place(sender: Side, receiver: Side, seq: int, ack: int, end: int) -> str | None:
+        """Where a segment lies: None in the window, ``late`` below it, ``invalid`` above."""
+        late_ack = (receiver.end - max(sender.maxwin, _MAX_ACK_WINDOW) - 1) & 0xFFFFFFFF
+        late_end = (sender.end - receiver.maxwin - 1) & 0xFFFFFFFF
+        if _after(seq, sender.maxend) or seq == (sender.maxend + 1) & 0xFFFFFFFF:
+            overshot = (end - sender.maxend + 1) & 0xFFFFFFFF
+            fits = receiver.maxwin and _after(end, late_end) and _after(ack, late_ack)
+            if fits and overshot <= receiver.maxwin and not _after(ack, receiver.end):
+                sender.end = end
+                return "late"  # some stacks send more than they may
+            return "invalid"
+        if _after(ack, receiver.end):
+            return "invalid"
+        if receiver.maxwin and not _after(end, late_end):
+            return "late"
+        return None if _after(ack, late_ack) else "late"
 
 
 def _end(body: Tcp) -> int:

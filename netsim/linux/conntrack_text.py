@@ -12,6 +12,7 @@ import re
 
 from netsim.errors import InputError, Problem, Source
 from netsim.linux.conntrack import Entry, Tuple
+from netsim.linux.conntrack_sctp import SctpTrack
 from netsim.linux.conntrack_tcp import TcpTrack
 from netsim.packet.address import ip
 from netsim.packet.model import Proto
@@ -23,7 +24,7 @@ _WORDS = re.compile(r"\[(?P<flag>[A-Z]+)\]|(?P<key>[a-z]+)=(?P<value>\S+)|(?P<wo
 def entry_text(entry: Entry, now: float = 0.0) -> str:
     """One line of the table as it stands at ``now``."""
     proto = entry.original.proto
-    state = f"{entry.tcp.state} " if entry.tcp is not None else ""
+    state = f"{entry.state} " if entry.state else ""
     unreplied = "" if entry.seen_reply else "[UNREPLIED] "
     assured = "[ASSURED] " if entry.assured else ""
     left = max(0, round(entry.expires - now))
@@ -57,6 +58,7 @@ def parse_entry(text: str, now: float = 0.0, source: Source | None = None) -> En
         original, reply = (_read(proto, dict(pairs[a:b])) for a, b in zip(starts, (starts[1], len(pairs)), strict=True))
         mark = int(dict(pairs[starts[1] :]).get("mark", "0"))
         tcp = TcpTrack.in_state(words[3]) if proto == Proto.TCP else None
+        sctp = SctpTrack.in_state(words[3]) if proto == Proto.SCTP else None
     except (IndexError, KeyError, ValueError):
         raise InputError([Problem(f'"{text.strip()}" is no line of conntrack -L', source)]) from None
     plain = original.inverted()
@@ -72,6 +74,7 @@ def parse_entry(text: str, now: float = 0.0, source: Source | None = None) -> En
         assured="ASSURED" in flags,
         confirmed=True,
         tcp=tcp,
+        sctp=sctp,
     )
 
 

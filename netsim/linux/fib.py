@@ -146,8 +146,10 @@ class Fib:
         oif: str | None = None,
         mark: int = 0,
         flow_hash: int = 0,
+        near: str | None = None,
     ) -> FibResult:
-        """Where a packet to ``dst`` goes. ``iif`` None: a local process sends it."""
+        """Where a packet to ``dst`` goes. ``iif`` None: a local process sends it. ``near``: the device that IPv6 prefers
+        among routes of one prefix (``rt6_score_route``); ``iif`` if not given."""
         family = family_of(dst)
         value = int(dst)
         if family is Family.IPV6 and iif is not None and (dst.is_link_local or dst.is_multicast):
@@ -163,8 +165,8 @@ class Fib:
             if table is None:
                 continue
             routes = table.matching(value)
-            if family is Family.IPV6 and iif is not None:
-                routes = _nearest_first(routes, iif)
+            if family is Family.IPV6 and (preferred := near or iif) is not None:
+                routes = _nearest_first(routes, preferred)
             for route in routes:
                 if route.type is RouteType.THROW:
                     break

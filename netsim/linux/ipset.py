@@ -9,7 +9,7 @@ skbinfo, forceadd, netmask, markmask; they are refused. Timeouts are carried and
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from netsim.errors import InputError, Problem, Source, UnsupportedError
 from netsim.linux.netfilter.arguments import parse_int, tokenise
 from netsim.linux.netfilter.protocols import protocol_number, protocol_text
-from netsim.packet.address import Family, IPAddress, IPNetwork, ip, network
+from netsim.packet.address import Family, IPAddress, IPNetwork, host_network, ip, network
 
 TYPES: Mapping[str, tuple[str, ...]] = {
     "hash:ip": ("ip",),
@@ -123,6 +123,21 @@ class IpSet:
             if self.type == "hash:net,iface" and key[0] in self._networks and key[1] == choices[1][-1]:
                 return False  # ip_set_hash_gen.h (multi): the first prefix listed for any device ends the search
         return False
+
+    def changed(self, elements: Sequence[Any], add: bool, timeout: int | None = None) -> IpSet:
+        """The set with a packet's values (as for ``contains``) in it, or without them; itself if the packet lacks one."""
+        values = []
+        for kind, offered in zip(self.dimensions, elements, strict=False):
+            value = _pick(kind, offered)
+            if value is None or (kind in ("ip", "net") and value.version != int(self.family)):
+                return self
+            values.append(host_network(value) if kind == "net" else value)
+        if len(values) < len(self.dimensions) or self.type == "list:set":
+            return self
+        others = tuple(entry for entry in self.entries if entry.values != tuple(values))
+        if not add:
+            return replace(self, entries=others)
+        return replace(self, entries=(*others, Entry(tuple(values), timeout=timeout)))
 
     @cached_property
     def _networks(self) -> frozenset[Any]:

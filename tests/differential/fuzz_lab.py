@@ -1,70 +1,80 @@
 """One router made real in a network namespace, its devices' far ends in another: frames in, everything it emits out.
 
-    outside: xa0 xb0 xp1 xp2 (no addresses: packet sockets only)  ══ veth ══  R: a0, b0, and p1, p2 as ports of br0
+    outside: xN.a0 xN.b0 xN.p1 xN.p2 (no addresses: one packet socket) ══ veth ══  R: a0, b0, and p1, p2 as ports of br0
 
 What R delivers to itself is heard by raw sockets; the ports in ``PORTS`` have sockets that swallow everything, so that R
-never answers a probe by itself. Neighbours and FDB entries are permanent: nothing waits for ARP.
+never answers a probe by itself. Neighbours and FDB entries are permanent: nothing waits for ARP. Every case gets a namespace
+of its own, so that nothing that a kernel remembers (fragments, rate limits, learnt MTUs) goes from one case to the next; the
+kernel takes the old ones down in the background, and the packet socket outside is never closed in between: both would cost
+more than a case's packets.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 
-from netsim.linux.link import LinkKind
+from netsim.linux import ipset
+from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.text import print_save
 from netsim.linux.network import Namespace
 from netsim.linux.route import Route, RoutingRule
 from netsim.packet.address import Family
 from netsim.packet.codec import mac_bytes, mac_text, packet_bytes, parse_packet
-from netsim.packet.model import ETH_IPV4, ETH_IPV6, Packet
+from netsim.packet.model import ETH_IPV4, ETH_IPV6, Icmp, Packet
+from tests.differential.fuzz_cases import Case
+from tests.differential.fuzz_matches import ACCOUNT
+from tests.differential.fuzz_traffic import Probe, carried
+from tests.differential.fuzz_world import DEVICES, PORTS, VXLAN_PORT
 from tests.support.interpreter_kernel import run, within
 
-PORTS = (53, 80, 443, 8080, 9000, 9001, 9002, 9003)
-DEVICES = ("a0", "b0", "p1", "p2")
 _serial = count()
 _NOISE = {130, 131, 132, 133, 134, 135, 136, 137, 143}  # router, neighbour and listener discovery, redirects
-_ALL, _OUTGOING = 3, 4  # ETH_P_ALL, PACKET_OUTGOING
+_ALL, _IGNORE_OUTGOING, _HEADER_INCLUDED = 3, 23, {4: (socket.IPPROTO_IP, 3), 6: (socket.IPPROTO_IPV6, 36)}
 
 Heard = tuple[str, str, Packet]  # (device, destination MAC, packet); the device of a local delivery is "local"
 
 
 class Lab:
-    """The outside with its far ends; ``install`` makes the router anew for each example."""
+    """The outside with its far ends; ``install`` makes a router for each case."""
 
     def __init__(self) -> None:
-        prefix = f"nf{os.getpid() % 100000}x{next(_serial)}"
-        self.outside, self.router = f"{prefix}o", f"{prefix}r"
-        self._wires: dict[str, socket.socket] = {}
+        self.prefix = f"nf{os.getpid() % 100000}x{next(_serial)}"
+        self.outside = f"{self.prefix}o"
+        self._router: int | None = None  # R's namespace: a descriptor, for a name costs two processes more
+        self._installed = count()
+        self._far: dict[str, str] = {}  # names outside, by R's device
+        self._devices: dict[str, str] = {}
         self._local: list[tuple[int, int, socket.socket]] = []  # (IP version, protocol, socket)
         self._sinks: list[socket.socket] = []
         run("ip", "netns", "add", self.outside)
         run("ip", "netns", "exec", self.outside, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+        self._wire = within(self.outside, _wire)
 
-    def install(self, router: Namespace, family: Family) -> None:
+    def install(self, case: Case) -> None:
         self._remove_router()
-        run("ip", "netns", "add", self.router)
-        within(self.router, lambda: _write_sysctls(router, own=False))
-        version = "-4" if family is Family.IPV4 else "-6"
-        run("ip", "-n", self.router, "-batch", "-", given="\n".join(_links(router, self.outside)) + "\n")
-        run("ip", "-n", self.outside, "-batch", "-", given="".join(f"link set x{device} up\n" for device in DEVICES))
-        run("ip", version, "-n", self.router, "-batch", "-", given="\n".join(_lines(router)) + "\n")
-        for entry in router.fdb:
-            run("bridge", "-n", self.router, *f"fdb replace {entry.mac} dev {entry.device} master static".split())
-        within(self.router, lambda: _write_sysctls(router, own=True))
-        if family in router.rulesets:
-            program = "iptables-restore" if family is Family.IPV4 else "ip6tables-restore"
-            text = "\n".join(print_save(router.rulesets[family])) + "\n"
-            run("ip", "netns", "exec", self.router, program, given=text)
-        for device in DEVICES:
-            self._wires[device] = within(self.outside, lambda device=device: _wire(f"x{device}"))
-        within(self.router, lambda: self._listen(family))  # type: ignore[arg-type]
+        router, family, near = case.router, case.family, f"x{next(self._installed)}."
+        self._router = _new_namespace()
+        with _inside(self._router):
+            _write_sysctls(router, own=False)
+            made = "\n".join((*_links(router, self.outside, near), *_lines(router)))
+            run("ip", "-4" if family is Family.IPV4 else "-6", "-batch", "-", given=made + "\n")
+            within(self.outside, lambda: [_up(f"{near}{device}") for device in DEVICES])
+            run("bridge", "-batch", "-", given="".join(_fdb(router)))
+            _write_sysctls(router, own=True)
+            self._listen(family)
+            _wait_for_carriers()
+            _load(case)  # last: what IPv6 says by itself when devices go up must not use up what rules count
+        self._far = {device: f"{near}{device}" for device in DEVICES}
+        self._devices = {name: device for device, name in self._far.items()}
 
     def _listen(self, family: Family) -> None:
         version = 4 if family is Family.IPV4 else 6
@@ -79,62 +89,170 @@ class Lab:
                 if stream == socket.SOCK_STREAM:
                     sink.listen(8)
                 self._sinks.append(sink)
-        for proto in (6, 17, 1 if version == 4 else 58):
+        for proto in (6, 17, 132, 1 if version == 4 else 58):
             raw = socket.socket(kind, socket.SOCK_RAW, proto)
             raw.setblocking(False)
             if version == 6:
                 raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
                 raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
+                raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
             self._local.append((version, proto, raw))
 
-    def send(self, device: str, source_mac: str, target_mac: str, packet: Packet) -> None:
+    def send(self, probe: Probe) -> None:
+        packet = probe.packet
+        if probe.device is None:
+            with _inside(self._router):
+                _send_locally(probe)
+            return
         ethertype = ETH_IPV4 if packet.family is Family.IPV4 else ETH_IPV6
-        frame = mac_bytes(target_mac) + mac_bytes(source_mac) + ethertype.to_bytes(2, "big") + packet_bytes(packet)
+        frame = mac_bytes(probe.mac) + mac_bytes(probe.source_mac) + ethertype.to_bytes(2, "big")
         with suppress(OSError):  # ENOBUFS: larger than R's device takes in
-            self._wires[device].send(frame)
+            self._wire.sendto(frame + packet_bytes(packet), (self._far[probe.device], ethertype))
 
     def heard(self) -> list[Heard]:
         """What came since the last call."""
         found: list[Heard] = []
-        for device, wire in self._wires.items():
-            for data in _received(wire):
-                if data[12:14] in (b"\x08\x00", b"\x86\xdd"):
-                    packet = parse_packet(data[14:])
-                    if not (packet.proto == 58 and data[54] in _NOISE) and packet.proto != 0:
-                        found.append((device, mac_text(data[:6]), packet))
+        while True:
+            try:
+                data, address = self._wire.recvfrom(65535)
+            except BlockingIOError:
+                break
+            device = self._devices.get(address[0])
+            if device is not None and data[12:14] in (b"\x08\x00", b"\x86\xdd"):
+                packet = parse_packet(data[14:])
+                if not _noise(carried(packet) or packet):
+                    found.append((device, mac_text(data[:6]), packet))
         for version, proto, raw in self._local:
-            found.extend(_local(version, proto, raw))
+            found.extend(one for one in _local(version, proto, raw) if one[2].dport != VXLAN_PORT)  # vx0 takes it
         return found
 
+    def counters(self, case: Case) -> str:
+        """``iptables-save -c``."""
+        with _inside(self._router):
+            words = (f"{_tables(case)}-save", "-c")
+            return subprocess.run(words, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    def connections(self) -> list[str]:
+        """Conntrack's entries as /proc/net/nf_conntrack shows them."""
+        with _inside(self._router), open("/proc/thread-self/net/nf_conntrack") as file:
+            return file.read().splitlines()
+
     def _remove_router(self) -> None:
-        for held in (*self._wires.values(), *(raw for _, _, raw in self._local), *self._sinks):
+        for held in (*(raw for _, _, raw in self._local), *self._sinks):
             held.close()
-        self._wires, self._local, self._sinks = {}, [], []
-        subprocess.run(("ip", "netns", "del", self.router), capture_output=True, timeout=30, check=False)
-        for device in DEVICES:  # the kernel takes a dead namespace's devices away in its own time
-            words = ("ip", "-n", self.outside, "link", "del", f"x{device}")
-            subprocess.run(words, capture_output=True, timeout=30, check=False)
+        self._local, self._sinks, self._far, self._devices = [], [], {}, {}
+        if self._router is not None:
+            os.close(self._router)  # the last that holds it: the kernel takes the namespace down by itself
+        self._router = None
 
     def tear_down(self) -> None:
+        self._wire.close()
         self._remove_router()
         subprocess.run(("ip", "netns", "del", self.outside), capture_output=True, timeout=30, check=False)
 
 
-def _wire(device: str) -> socket.socket:
+_libc = ctypes.CDLL(None, use_errno=True)
+_NEW_NETWORK = 0x40000000  # CLONE_NEWNET
+
+
+@contextmanager
+def _inside(namespace: int | None) -> Iterator[None]:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if namespace is None or _libc.setns(namespace, _NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), "setns")
+        yield
+    finally:
+        _libc.setns(home, _NEW_NETWORK)
+        os.close(home)
+
+
+def _new_namespace() -> int:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        if _libc.unshare(_NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), "unshare")
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    finally:
+        _libc.setns(home, _NEW_NETWORK)
+        os.close(home)
+
+
+_UP, _RUNNING = 0x1, 0x40  # IFF_UP, IFF_RUNNING
+
+
+def _flags(control: socket.socket, device: str) -> int:
+    asked = struct.pack("16sH14x", device.encode(), 0)
+    (flags,) = struct.unpack_from("H", fcntl.ioctl(control, 0x8913, asked), 16)  # SIOCGIFFLAGS
+    return int(flags)
+
+
+def _up(device: str) -> None:
+    """``ip link set DEVICE up``."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        flags = _flags(control, device) | _UP
+        fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", device.encode(), flags))  # SIOCSIFFLAGS
+
+
+def _wait_for_carriers() -> None:
+    """The first end of a veth pair to go up has a queue, and is a port in forwarding state, only when a kernel thread
+    (linkwatch) has seen the other end; what comes before is lost."""
+    end = time.monotonic() + 5
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        while time.monotonic() < end and not all(_flags(control, device) & _RUNNING for device in DEVICES):
+            time.sleep(0.001)
+    for device in DEVICES:
+        _up(device)  # for its lock: the thread holds it until it is done with the device
+
+
+def _load(case: Case) -> None:
+    """ipsets, counters and rules, by the real tools from the text that ``render`` prints."""
+    router, family = case.router, case.family
+    if router.ipsets:
+        run("ipset", "restore", given="".join(ipset.print_save(router.ipsets)))
+    if family in router.rulesets:
+        text = "".join(print_save(router.rulesets[family]))
+        if " --nfacct-name" in text:
+            _add_counter(ACCOUNT)
+        run(f"{_tables(case)}-restore", given=text)
+
+
+def _tables(case: Case) -> str:
+    return f"{'iptables' if case.family is Family.IPV4 else 'ip6tables'}-{case.engine}"
+
+
+def _wire() -> socket.socket:
+    """One socket for the far ends of all routers: closing one costs more than a case."""
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
-    made.bind((device, _ALL))
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    made.setsockopt(263, _IGNORE_OUTGOING, 1)  # SOL_PACKET
     made.setblocking(False)
     return made
 
 
-def _received(wire: socket.socket) -> Iterator[bytes]:
-    while True:
-        try:
-            data, address = wire.recvfrom(65535)
-        except BlockingIOError:
-            return
-        if address[2] != _OUTGOING:
-            yield data
+def _send_locally(probe: Probe) -> None:
+    """From a raw socket bound to the packet's source. A hook that drops it says so at once."""
+    packet, version = probe.packet, probe.packet.src.version
+    kind = socket.AF_INET if version == 4 else socket.AF_INET6
+    with socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.setsockopt(*_HEADER_INCLUDED[version], 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        raw.setsockopt(socket.SOL_SOCKET, 36, probe.mark)  # SO_MARK
+        raw.bind((str(packet.src), 0))
+        with suppress(OSError):
+            raw.sendto(packet_bytes(packet), (str(packet.dst), 0))
+
+
+def _add_counter(name: str) -> None:
+    """``nfacct add NAME``: NFNL_MSG_ACCT_NEW (subsystem 7)."""
+    value = name.encode() + b"\0"
+    attribute = struct.pack("HH", 4 + len(value), 1) + value + bytes(-len(value) % 4)
+    body = struct.pack("BBH", 0, 0, 0) + attribute
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as netlink:
+        netlink.send(struct.pack("IHHII", 16 + len(body), 7 << 8, 0x405, 1, 0) + body)
+        (error,) = struct.unpack_from("i", netlink.recv(4096), 16)
+    if error:
+        raise RuntimeError(f"nfacct: {os.strerror(-error)}")
 
 
 def _local(version: int, proto: int, raw: socket.socket) -> Iterator[Heard]:
@@ -146,12 +264,18 @@ def _local(version: int, proto: int, raw: socket.socket) -> Iterator[Heard]:
         if version == 6:
             held = {kind: value for _, kind, value in ancillary}
             limit = struct.unpack("i", held[socket.IPV6_HOPLIMIT])[0]
+            tos = struct.unpack("i", held[socket.IPV6_TCLASS])[0]
             source = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
-            header = struct.pack("!IHBB", 6 << 28, len(data), proto, limit)
+            header = struct.pack("!IHBB", 6 << 28 | tos << 20, len(data), proto, limit)
             data = header + source + held[socket.IPV6_PKTINFO][:16] + data
-            if proto == 58 and data[40] in _NOISE:
-                continue
-        yield "local", "", parse_packet(data)
+        packet = parse_packet(data)
+        if not _noise(packet):
+            yield "local", "", packet
+
+
+def _noise(packet: Packet) -> bool:
+    """What the kernel says by itself: multicast listener reports (behind a hop-by-hop header), neighbour discovery."""
+    return packet.proto == 0 or (packet.proto == 58 and isinstance(packet.body, Icmp) and packet.body.type in _NOISE)
 
 
 def _write_sysctls(router: Namespace, own: bool) -> None:
@@ -167,6 +291,10 @@ def _write_sysctls(router: Namespace, own: bool) -> None:
         "net.ipv4.conf.default.send_redirects": "0",
         "net.ipv4.conf.default.rp_filter": "0",
         "net.ipv6.conf.default.accept_dad": "0",
+        # nothing of the kernel's own reaches the rules once they are there
+        "net.ipv6.conf.default.force_mld_version": "1",
+        "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "100000000",
+        "net.ipv6.conf.default.router_solicitations": "0",
     }
     for name, value in {**always, **router.sysctls}.items():
         is_own = ".conf." in name and name.split(".")[3] not in ("all", "default")
@@ -175,21 +303,43 @@ def _write_sysctls(router: Namespace, own: bool) -> None:
                 file.write(value or "\n")
 
 
-def _links(router: Namespace, outside: str) -> Iterator[str]:
+def _links(router: Namespace, outside: str, near: str) -> Iterator[str]:
     yield "link set lo up"
     for link in router.links:
         if link.kind is LinkKind.BRIDGE:
             yield f"link add {link.name} address {link.mac} mtu {link.mtu} type bridge mcast_snooping 0"
     for link in router.links:
         if link.kind is LinkKind.VETH:
-            peer = f"peer name x{link.name} mtu 1500 netns {outside}"
+            peer = f"peer name {near}{link.name} mtu 1500 netns {outside}"
             yield f"link add {link.name} address {link.mac} mtu {link.mtu} type veth {peer}"
-            if link.master is not None:
-                yield f"link set {link.name} master {link.master}"
-                yield f"link set {link.name} type bridge_slave hairpin {'on' if link.hairpin else 'off'}"
+        elif link.vxlan is not None:
+            yield _vxlan(link)
     for link in router.links:
+        if link.kind is LinkKind.BRIDGE:
+            yield f"link set {link.name} mtu {link.mtu - 1}"  # an MTU that was set does not follow the ports'
+            yield f"link set {link.name} mtu {link.mtu}"
+        if link.master is not None:
+            yield f"link set {link.name} master {link.master}"
+            yield f"link set {link.name} type bridge_slave hairpin {'on' if link.hairpin else 'off'} learning off"
         if link.kind is not LinkKind.LOOPBACK:
             yield f"link set {link.name} up"
+
+
+def _vxlan(link: Link) -> str:
+    held = link.vxlan
+    assert held is not None
+    return (
+        f"link add {link.name} address {link.mac} mtu {link.mtu} type vxlan id {held.vni} local {held.local}"
+        f" dev {held.device} dstport {held.port} nolearning"
+    )
+
+
+def _fdb(router: Namespace) -> Iterator[str]:
+    for entry in router.fdb:
+        if entry.destination is not None:
+            yield f"fdb append {entry.mac} dev {entry.device} dst {entry.destination} self permanent\n"
+        else:
+            yield f"fdb replace {entry.mac} dev {entry.device} master static\n"
 
 
 def _lines(router: Namespace) -> Iterator[str]:
@@ -206,11 +356,16 @@ def _route(route: Route) -> str:
     words = f"route add {route.type.value} {route.destination} table {route.table}"
     words += f" via {route.gateway}" if route.gateway else ""
     words += f" dev {route.device}" if route.device else ""
-    return words + (f" mtu lock {route.mtu}" if route.mtu else "") + (f" metric {route.metric}" if route.metric else "")
+    return (
+        words
+        + (f" mtu lock {route.mtu}" if route.mtu else "")
+        + (f" metric {route.metric}" if route.metric else "")
+        + (f" src {route.source}" if route.source else "")
+    )
 
 
 def _rule(rule: RoutingRule) -> str:
-    words = f"rule add priority {rule.priority}"
+    words = f"rule add {'not ' if rule.invert else ''}priority {rule.priority}"
     words += f" from {rule.source}" if rule.source else ""
     words += f" to {rule.destination}" if rule.destination else ""
     words += f" iif {rule.iif}" if rule.iif else ""
@@ -219,10 +374,10 @@ def _rule(rule: RoutingRule) -> str:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
+def lab(processor: int = 0) -> Iterator[Lab]:
     """On one processor: a frame's whole way through R is done when ``send`` returns, nearly always."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+    os.sched_setaffinity(0, {sorted(allowed)[processor % len(allowed)]})
     made = Lab()
     try:
         yield made

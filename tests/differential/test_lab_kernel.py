@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,18 +14,23 @@ import pytest
 
 from netsim.kube.cluster import Settings
 from netsim.kube.load import load, store
-from netsim.lab import build, holder, state
+from netsim.lab import build, holder, recording, state
+from netsim.lab.probe_list import probes
+from netsim.lab.probes import Manner
+from netsim.lab.result import show
 from netsim.lab.state import STOP_AT
-from netsim.lab.verify import verify
+from netsim.lab.verify import Asked, verify
 from netsim.topology.assemble import assemble
+from tests.support.lab_clusters import WORDS, assembled, every_class
 
 pytestmark = pytest.mark.kernel
+PLAIN = (Manner.ONE, Manner.ANSWERED)
 
 
 def _lab(home: Path, *words: str, stop: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "XDG_STATE_HOME": str(home), **({STOP_AT: stop} if stop else {})}
     command = [sys.executable, "-c", "import sys, netsim.cli; sys.exit(netsim.cli.main())", "lab", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
 def _direct_routing(folder: Path) -> str:
@@ -41,9 +47,24 @@ def test_kernel_and_interpreter_agree(tmp_path: Path, network: str) -> None:
     words = ["-f", _direct_routing(tmp_path)] if direct else ["-f", "@example", "--cni", f"flannel:{network}"]
     done = _lab(tmp_path, "verify", *words)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    counted = re.search(r"^(\d+) packets of \d+ probes compared.*: all agree$", done.stdout, re.MULTILINE)
+    counted = re.search(r"^(\d+) packets of \d+ probes compared \((.*)\): all agree$", done.stdout, re.MULTILINE)
     assert counted is not None
     assert int(counted[1]) > 3000
+    others = {what: int(number) for number, what in re.findall(r"(\d+) ([a-z ]+)", counted[2])}
+    assert others["conntrack entries"] > 4000
+    assert others["rule counters"] > 5000
+    assert others["rules traced"] > 2000 or "skipped: rule paths" in done.stdout
+
+
+def test_every_path_class_agrees_over_both_families(tmp_path: Path) -> None:
+    """The cluster that has them all; its list of probes is held against the list of classes in the unit tests."""
+    done = _lab(tmp_path, "verify", *WORDS, "-o", "json", "--no-rule-trace")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    result = json.loads(done.stdout)
+    assert result["agrees"]
+    packets = {(one["path"], one["aspect"], one["family"]): one["packets"] for one in result["classes"]}
+    assert set(packets) == {(one.path, one.aspect, int(one.family)) for one in probes(every_class())}
+    assert all(packets.values())
 
 
 def test_another_network_than_the_one_built_is_found_out(
@@ -57,14 +78,20 @@ def test_another_network_than_the_one_built_is_found_out(
     try:
         held = lab.holder()
         assert held is not None
-        assert holder.in_lab(held, lambda: verify(told, build.for_lab(told)[0])) == 5
+        wanted = Asked([probe for probe in probes(told) if "pod to" in probe.path and probe.manner in PLAIN])
+
+        def compared() -> int:
+            result, _ = verify(told, build.for_lab(told)[0], wanted)
+            return show(result, as_json=False, verbose=False)
+
+        assert holder.in_lab(held, compared) == 5
     finally:
         state.down(lab)
     said = capfd.readouterr().out
     assert "    netsim  " in said
     assert "    kernel  " in said
-    assert re.search(r"^pod to pod of another node +\d+ probes, \d+ disagree$", said, re.MULTILINE)
-    assert re.search(r"^pod to itself +\d+ probes$", said, re.MULTILINE)
+    assert re.search(r"^pod to pod of another node +\d+ +\d+ +\d+ disagree$", said, re.MULTILINE)
+    assert re.search(r"^pod to itself +\d+ +\d+$", said, re.MULTILINE)
 
 
 def test_the_doctor_finds_what_the_lab_was_seen_to_need(tmp_path: Path) -> None:
@@ -95,3 +122,27 @@ def test_what_cannot_be_is_refused_before_anything_is_built(tmp_path: Path) -> N
     assert many.returncode == 2
     assert "--force" in many.stderr
     assert _lab(tmp_path, "list").stdout == ""
+
+
+PROBES = """
+probes:
+  - {from: pod/shop/web-0, to: "svc/shop/cart:http", manner: connection, count: 3, name: shopping}
+  - {from: external, to: "192.168.10.11:30081", size: 1500, df: true, manner: one}
+  - {from: node/n1, to: pod/data/postgres-0, protocol: icmp, ttl: 1, name: a ping}
+"""
+
+
+def test_a_probe_list_of_ones_own_and_its_recording(tmp_path: Path) -> None:
+    (tmp_path / "probes.yaml").write_text(PROBES)
+    recorded = tmp_path / "recorded.json.gz"
+    done = _lab(
+        tmp_path, "verify", "-f", "@example", "--probes", str(tmp_path / "probes.yaml"), "--record", str(recorded),
+        "--no-rule-trace",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert re.search(r"^shopping +1 +27$", done.stdout, re.MULTILINE)
+    held = recording.read(recorded)
+    assert held["cluster"] == {"files": ["@example"]}
+    assert {flight["probe"]["path"] for flight in held["flights"]} >= {"shopping", "a ping"}
+    made = assembled("@example")
+    assert not list(recording.replay(held, build.for_lab(made)[0], build.names_of(made)))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from netsim.compiled.tcp_kernel import (
     AGAIN,
     INVALID,
+    LATE,
     OK,
     TCP_TRACK,
     TIMEOUTS,
@@ -21,10 +22,10 @@ from netsim.compiled.tcp_kernel import (
     tracks,
 )
 from netsim.linux.conntrack import TIMEOUTS as KNOWN
-from netsim.linux.conntrack_tcp import STATES, Side, TcpTrack
+from netsim.linux.conntrack_tcp import STATES, Last, Side, TcpTrack
 from netsim.packet.model import Tcp, TcpFlag
 
-_VERDICTS = {OK: "ok", INVALID: "invalid", AGAIN: "again"}
+_VERDICTS = {OK: "ok", INVALID: "invalid", AGAIN: "again", LATE: "late"}
 _USUAL = [0x02, 0x12, 0x10, 0x18, 0x11, 0x04, 0x14, 0x01, 0x00, 0xC2, 0x42, 0x30]
 
 words = st.integers(0, 0xFFFFFFFF)
@@ -68,10 +69,13 @@ def next_packets(draw: st.DrawFn, track: TcpTrack, reply: bool) -> tuple[Tcp, in
     return body, wscale
 
 
-def _advance(record: Any, body: Tcp, wscale: int, reply: bool, liberal: bool) -> str:
+def _advance(
+    record: Any, body: Tcp, wscale: int, reply: bool, liberal: bool, known: tuple[bool, bool] = (False, False)
+) -> str:
     verdict = tcp_advance(
-        record, reply, int(body.flags), body.seq, body.ack, body.window, wscale, len(body.payload), liberal
-    )
+        record, reply, int(body.flags), body.seq, body.ack, body.window, wscale, len(body.payload), liberal,
+        known[0] + 2 * known[1],
+    )  # fmt: skip
     return _VERDICTS[verdict]
 
 
@@ -93,8 +97,9 @@ def test_conversations(data: st.DataObject) -> None:
     assert _begin(record, body, wscale, loose) == (track is not None)
     reply = False
     for _ in range(data.draw(st.integers(1, 14)) if track else 0):
-        verdict = track.advance(body, reply, liberal)
-        assert _advance(record, body, wscale, reply, liberal) == verdict
+        known = data.draw(st.tuples(st.booleans(), st.booleans()))
+        verdict = track.advance(body, reply, liberal, *known)
+        assert _advance(record, body, wscale, reply, liberal, known) == verdict
         assert load(record) == track
         reply = data.draw(st.booleans())
         body, wscale = data.draw(next_packets(track, reply))
@@ -136,12 +141,23 @@ def test_honest_conversations_reach_the_end(
 
 
 sides = st.builds(
-    Side, words, words, st.integers(0, 1 << 30), st.integers(0, 14), st.booleans(), st.one_of(st.none(), words)
+    Side,
+    words,
+    words,
+    st.integers(0, 1 << 30),
+    st.integers(0, 14),
+    st.booleans(),
+    st.one_of(st.none(), words),
+    st.booleans(),
 )
+lasts = st.builds(
+    Last, st.sampled_from(["syn", "synack", "fin", "ack", "rst", "none"]), st.booleans(), words, words,
+    st.integers(0, 65535), st.one_of(st.none(), st.integers(0, 14)), st.booleans(),
+)  # fmt: skip
 
 
 @settings(deadline=None)
-@given(st.builds(TcpTrack, st.sampled_from(STATES), st.booleans(), st.tuples(sides, sides)))
+@given(st.builds(TcpTrack, st.sampled_from(STATES), st.booleans(), st.tuples(sides, sides), lasts, st.booleans()))
 def test_a_record_holds_a_whole_track(track: TcpTrack) -> None:
     record = tracks(1)[0]
     store(track, record)
@@ -150,20 +166,23 @@ def test_a_record_holds_a_whole_track(track: TcpTrack) -> None:
 
 @settings(deadline=None)
 @given(
-    st.builds(TcpTrack, st.sampled_from(STATES), st.booleans(), st.tuples(sides, sides)),
+    st.builds(TcpTrack, st.sampled_from(STATES), st.booleans(), st.tuples(sides, sides), lasts, st.booleans()),
     st.booleans(), st.booleans(), st.data(),
 )  # fmt: skip
 def test_one_packet_from_any_state(track: TcpTrack, reply: bool, liberal: bool, data: st.DataObject) -> None:
     record = tracks(1)[0]
     store(track, record)
     body, wscale = data.draw(next_packets(track, reply))
-    assert _advance(record, body, wscale, reply, liberal) == track.advance(body, reply, liberal)
+    known = data.draw(st.tuples(st.booleans(), st.booleans()))
+    assert _advance(record, body, wscale, reply, liberal, known) == track.advance(body, reply, liberal, *known)
     assert load(record) == track
 
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.builds(TcpTrack, st.sampled_from(["SS", "ES", "SR", "FW"]), st.just(False), st.tuples(sides, sides)),
+    st.builds(
+        TcpTrack, st.sampled_from(["SS", "ES", "SR", "FW"]), st.just(False), st.tuples(sides, sides), lasts, st.booleans()
+    ),
     st.booleans(), st.booleans(), st.booleans(), st.data(),
 )  # fmt: skip
 def test_resets(track: TcpTrack, reply: bool, answers: bool, unnumbered: bool, data: st.DataObject) -> None:
@@ -174,7 +193,8 @@ def test_resets(track: TcpTrack, reply: bool, answers: bool, unnumbered: bool, d
     seq = 0 if unnumbered else (receiver.maxack or sender.end) + data.draw(st.integers(-2, 2))
     ack = data.draw(st.sampled_from([receiver.end, 0, receiver.end + 1]))
     body, wscale = _segment(0x14 if answers else 0x04, seq, ack)
-    assert _advance(record, body, wscale, reply, False) == track.advance(body, reply, False)
+    known = data.draw(st.tuples(st.booleans(), st.booleans()))
+    assert _advance(record, body, wscale, reply, False, known) == track.advance(body, reply, False, *known)
     assert load(record) == track
 
 
@@ -209,6 +229,6 @@ def test_the_edges_of_the_window(
 
 
 def test_a_record_is_small_and_its_states_have_timeouts() -> None:
-    assert TCP_TRACK.itemsize == 36
+    assert TCP_TRACK.itemsize == 48
     assert len(TIMEOUTS) == len(STATES)
     assert set(TIMEOUTS[1:]) <= set(KNOWN)

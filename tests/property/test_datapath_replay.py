@@ -163,7 +163,8 @@ def _address(row: tuple[Any, ...]) -> Any:
 
 
 def test_sctp_is_answered_too(tmp_path: Path) -> None:
-    ask = Packet(ip("10.244.2.7"), ip(_SIGNALLING), Proto.SCTP, Sctp(4000, 2905))
+    init = b"\x01\x00\x00\x14" + (9).to_bytes(4, "big") + bytes(12)  # answers must bear the tag that it names
+    ask = Packet(ip("10.244.2.7"), ip(_SIGNALLING), Proto.SCTP, Sctp(4000, 2905, 0, init))
     answer = Packet(ip(_SIGNALLING), ip("10.244.2.7"), Proto.SCTP, Sctp(2905, 4000, 9, b"\x02\x00\x00\x14" + bytes(16)))
     rows = _answers(tmp_path, [(1, ask), (2, answer)])
     assert [(row[2], row[5]) for row in rows][1] == (True, "pod/shop/web-0")

@@ -11,7 +11,6 @@ import pytest
 
 from netsim.errors import UsageError
 from netsim.lab import state
-from netsim.lab.capture import carries, innermost, marked, opened, token
 from netsim.lab.plan import UNDERLAY, netns, plan
 from netsim.lab.udp_forwarder import one_less, unreachable
 from netsim.linux.link import Link, LinkKind, VxlanOptions
@@ -20,7 +19,7 @@ from netsim.linux.route import TABLE_LOCAL, Address, FdbEntry, Neighbour, Route,
 from netsim.packet.address import interface, ip, network
 from netsim.packet.codec import packet_bytes, parse_packet
 from netsim.packet.icmp import quoted
-from netsim.packet.model import Frame, Icmp, Packet, Proto, Udp, Vxlan
+from netsim.packet.model import Icmp, Packet, Proto, Udp
 
 
 def _pair() -> StaticNetwork:
@@ -100,24 +99,6 @@ def test_long_names_stay_apart() -> None:
     first, second = (netns(f"pod/{'n' * 63}/{'p' * 250}{end}") for end in "ab")
     assert first != second
     assert len(first) < 255
-
-
-@pytest.mark.parametrize("protocol", [Proto.TCP, Proto.UDP, Proto.SCTP, Proto.ICMP])
-def test_a_mark_is_found_again_and_no_other_is(protocol: Proto) -> None:
-    body = marked(protocol, 1234, 80, token(7), 5)
-    again = parse_packet(packet_bytes(Packet(ip("10.0.0.1"), ip("10.0.0.2"), protocol, body)))
-    assert carries(again, token(7))
-    assert not carries(again, token(8))
-
-
-def test_tunnels_are_opened() -> None:
-    inner = Packet(ip("10.9.1.2"), ip("10.9.2.2"), Proto.UDP, Udp(1, 2, token(3)))
-    frame = Frame("02:00:00:00:00:01", "02:00:00:00:00:02", inner)
-    for payload, port in ((Vxlan(1, frame), 8472), (inner, 8285)):
-        outer = Packet(ip("10.0.0.1"), ip("10.0.0.2"), Proto.UDP, Udp(9, port, payload))
-        seen = parse_packet(packet_bytes(outer))
-        assert innermost(opened(seen, frozenset({8472, 8285}))) == inner
-        assert innermost(opened(seen, frozenset())) == seen
 
 
 def test_the_forwarder_costs_one_ttl_and_discards_the_last() -> None:

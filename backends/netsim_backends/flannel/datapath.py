@@ -24,6 +24,7 @@ from netsim_backends.flannel.lease import Lease, vtep_name
 from netsim_backends.flannel.peers import IPIP_DEVICE, Peers
 
 _OVERHEAD = {"vxlan": 50, "udp": 28, "ipip": 20, "host-gw": 0, "alloc": 0}
+_OVERHEAD6 = 70  # of VXLAN over IPv6
 _VXLAN_PORT, _UDP_PORT = 8472, 8285
 
 
@@ -61,7 +62,9 @@ def _vxlan(site: Site, family: Family, builder: NamespaceBuilder) -> None:
     options = VxlanOptions(
         config.vni, own.local[family], site.peers.device, config.port or _VXLAN_PORT, learning=config.learning
     )
-    mtu = pod_mtu(config, site.mtu)
+    # flanneld asks for the same MTU in both families, but the kernel makes no device larger than its lower one can carry:
+    # vxlan_config_apply() cuts it to that of the external interface less the headers, 70 bytes with IPv6 outside.
+    mtu = min(pod_mtu(config, site.mtu), site.mtu - (_OVERHEAD["vxlan"] if family is Family.IPV4 else _OVERHEAD6))
     why = own.provenance
     builder.links.append(Link(device, LinkKind.VXLAN, mac=own.macs[family], mtu=mtu, vxlan=options, provenance=why))
     builder.addresses.append(Address(device, _own_address(own.subnets[family]), provenance=why))

@@ -54,6 +54,11 @@ class CtState(enum.StrEnum):
     UNTRACKED = "UNTRACKED"
 
 
+Owner = tuple[int, int] | tuple[None, None]
+ROOT: Owner = (0, 0)
+KERNEL: Owner = (None, None)
+
+
 @dataclass(slots=True)
 class Skb:
     """What rules may look at and change: the packet with its metadata, as the kernel's sk_buff carries them.
@@ -62,7 +67,10 @@ class Skb:
     bridge ports. ``ct`` is the conntrack entry (an object with ``status_snat``, ``status_dnat``, ``mark``,
     ``original``, ``reply``), None when untracked or invalid. ``ct_reply`` tells the packet's direction.
     ``source_mac`` is the Ethernet source the packet came with: empty if it had no such header, None if it is not known.
-    ``owner`` is the (user, group) of the socket that sent it, None if nobody told or no socket did.
+    ``pkt_type`` is whom its frame was for: ``unicast``, ``broadcast`` or ``multicast``, or ``loopback`` for the copy
+    of a broadcast that its sender gets; None if that is not known.
+    ``owner`` is the (user, group) of the socket that sent it: ``ROOT`` for the emulated processes, ``KERNEL`` for a
+    socket of the kernel's own (ICMP errors), None if no socket did.
     """
 
     packet: Packet
@@ -76,7 +84,8 @@ class Skb:
     ct_reply: bool = False
     ipvs: Any = None
     source_mac: str | None = None
-    owner: tuple[int, int] | None = None
+    pkt_type: str | None = None
+    owner: Owner | None = None
 
 
 class Environment(Protocol):
@@ -86,6 +95,7 @@ class Environment(Protocol):
     hook: Hook
     table: str
     now: float  # simulated seconds
+    rule: tuple[str, str, int]  # the rule being evaluated: table, chain, number; its identity for what it remembers
 
     def address_type(self, address: IPAddress, device: str | None = None) -> str:
         """``LOCAL``, ``UNICAST``, ``BROADCAST``, ``MULTICAST``, ``BLACKHOLE``, ``UNREACHABLE``, ``PROHIBIT``, ``ANYCAST``,
@@ -101,6 +111,9 @@ class Environment(Protocol):
 
     def recent(self, name: str) -> dict[IPAddress, list[float]]:
         """The live list behind ``-m recent --name``: address → time stamps, oldest first."""
+
+    def change_set(self, name: str, elements: Sequence[Any], add: bool, timeout: int | None, exist: bool) -> None:
+        """Put the packet's values (as for ``in_set``) into a set, or take them out (``-j SET``)."""
 
     def count(self, name: str) -> None:
         """Add one packet to the nfacct counter ``name``."""

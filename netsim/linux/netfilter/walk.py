@@ -117,7 +117,11 @@ def walk(
         try:
             for number in upcoming:
                 rule = rules[number]
-                if header_fits(rule, packet, skb.iif, skb.oif) and all(m.evaluate(skb, env) for m in rule.matches):
+                if not header_fits(rule, packet, skb.iif, skb.oif):
+                    continue
+                if rule.matches:
+                    env.rule = table.name, current.name, number + 1
+                if all(m.evaluate(skb, env) for m in rule.matches):
                     found = number
                     break
         except HotDrop:

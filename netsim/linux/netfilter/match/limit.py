@@ -18,7 +18,7 @@ _SCALE = 10000  # XT_LIMIT_SCALE
 @dataclass(frozen=True, slots=True)
 class Limit(Match):
     """Models ``net/netfilter/xt_limit.c`` (Linux 6.1 and 6.18). ``period`` is what the kernel stores: ten thousandths of
-    a second a packet. Credit is exact here; the kernel's counts in jiffies. Rules written alike share a bucket."""
+    a second a packet. Credit is exact here; the kernel's counts in jiffies. Every rule has a bucket of its own."""
 
     name: ClassVar[str] = "limit"
     options: ClassVar[dict[str, int]] = {"--limit": 1, "--limit-burst": 1}
@@ -36,7 +36,7 @@ class Limit(Match):
         return text if self.burst == 5 else f"{text} --limit-burst {self.burst}"
 
     def evaluate(self, skb: Skb, env: Environment) -> bool:
-        return _rates.take(env.rate(self), env.now, self.period, self.burst, _SCALE)
+        return _rates.take(env.rate((self, env.rule)), env.now, self.period, self.burst, _SCALE)
 
     def lower(self) -> Sequence[Any]:
         return (Constraint(Column.PACKET, Kind.STATEFUL, self),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from netsim.linux.netfilter.arguments import Arguments, Option, not_
-from netsim.linux.netfilter.base import Environment, Hook, Match, Skb
+from netsim.linux.netfilter.base import Environment, Match, Skb
 from netsim.linux.netfilter.lowering import Opaque
 from netsim.packet.address import Family
 
@@ -18,8 +18,8 @@ Ids = tuple[int, int]
 class Owner(Match):
     """Models ``net/netfilter/xt_owner.c`` (Linux 6.1 and 6.18). ``socket`` is None (not asked), True, or False (negated).
 
-    A packet that no socket sent matches only if everything asked is negated. Processes of the emulated world run as root
-    unless ``Skb.owner`` says otherwise. Names of users and groups are refused, as is ``--suppl-groups``.
+    A packet that no socket sent matches only if everything asked is negated; so it is with users and groups where the
+    socket is the kernel's own. Names of users and groups are refused, as is ``--suppl-groups``.
     """
 
     name: ClassVar[str] = "owner"
@@ -56,13 +56,12 @@ class Owner(Match):
 
     def evaluate(self, skb: Skb, env: Environment) -> bool:
         owner = skb.owner
-        if owner is None and env.hook is Hook.OUTPUT:
-            owner = (0, 0)
         if owner is None:
             return self.socket is not True and (self.uid is None or self.uid_not) and (self.gid is None or self.gid_not)
         if self.socket is False:
             return False
-        return _ok(owner[0], self.uid, self.uid_not) and _ok(owner[1], self.gid, self.gid_not)
+        uid, gid = owner
+        return _ok(uid, self.uid, self.uid_not) and _ok(gid, self.gid, self.gid_not)
 
     def lower(self) -> Sequence[Any]:
         return (Opaque("owner asks for the socket that sent the packet"),)
@@ -89,5 +88,5 @@ def _show(ids: Ids) -> str:
     return str(ids[0]) if ids[0] == ids[1] else f"{ids[0]}-{ids[1]}"
 
 
-def _ok(have: int, ids: Ids | None, negated: bool) -> bool:
-    return ids is None or (ids[0] <= have <= ids[1]) != negated
+def _ok(have: int | None, ids: Ids | None, negated: bool) -> bool:
+    return ids is None or (have is not None and ids[0] <= have <= ids[1]) != negated

@@ -20,8 +20,9 @@ _TYPES = {"unicast": "unicast", "host": "unicast", "broadcast": "broadcast", "bc
 class PktType(Match):
     """Models ``net/netfilter/xt_pkttype.c`` (Linux 6.1 and 6.18).
 
-    The kernel goes by the Ethernet destination; here the IP destination tells, from which a sender on the segment makes
-    it. A packet of this machine's own counts as unicast at OUTPUT and POSTROUTING: no header has been made yet.
+    The kernel goes by the Ethernet destination. Where that is not known, the IP destination tells, from which a sender on
+    the segment makes it. A packet of this machine's own counts as unicast at OUTPUT and POSTROUTING: no header has been
+    made yet.
     """
 
     name: ClassVar[str] = "pkttype"
@@ -43,8 +44,10 @@ class PktType(Match):
 
     def evaluate(self, skb: Skb, env: Environment) -> bool:
         destination = skb.packet.dst
-        kind = "unicast"
-        if env.hook not in (Hook.OUTPUT, Hook.POSTROUTING):
+        kind = skb.pkt_type or "unicast"
+        if kind == "loopback":
+            kind = "multicast" if destination.is_multicast else "broadcast"
+        if skb.pkt_type is None and env.hook not in (Hook.OUTPUT, Hook.POSTROUTING):
             if destination.is_multicast:
                 kind = "multicast"
             elif destination.version == 4 and env.address_type(destination) == "BROADCAST":

@@ -65,9 +65,8 @@ class Statistic(Match):
             if self.probability in (0.0, 1.0):
                 return self.probability == 1.0
             return env.chance(self.probability, "statistic")
-        # The count starts at every - packet - 1 and matches when it would reach ``every``; the text is the key, so
-        # that two rules written alike share a count: a limit of a value without identity.
-        state = env.rate(self)
+        # The count starts at every - packet - 1 and matches when it would reach ``every``.
+        state = env.rate((self, env.rule))
         count = state.get("count", self.every - self.packet - 1) + 1
         hit = count == self.every
         state["count"] = 0 if hit else count

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from netsim.errors import UnsupportedError
 from netsim.linux.netfilter.arguments import Arguments
 from netsim.linux.netfilter.base import Action, Environment, Skb, Target, Verdict
 from netsim.linux.netfilter.lowering import Opaque
@@ -17,9 +16,7 @@ Change = tuple[str, tuple[str, ...]]  # set, sides
 
 @dataclass(frozen=True, slots=True)
 class Set(Target):
-    """Models ``net/netfilter/xt_set.c`` (Linux 6.1 and 6.18). Sets are values here: the environment may offer
-    ``change_set(name, elements, add, timeout, exist)``; without it a packet that gets here is refused, not passed on as if
-    nothing had changed. ``--map-set`` is refused."""
+    """Models ``net/netfilter/xt_set.c`` (Linux 6.1 and 6.18). ``--map-set`` is refused."""
 
     name: ClassVar[str] = "SET"
     options: ClassVar[dict[str, int]] = {"--add-set": 2, "--del-set": 2, "--exist": 0, "--timeout": 1}
@@ -55,13 +52,10 @@ class Set(Target):
         return text if self.remove is None else f"{text} --del-set {self.remove[0]} {','.join(self.remove[1])}"
 
     def apply(self, skb: Skb, env: Environment) -> Action:
-        change = getattr(env, "change_set", None)
-        if change is None:
-            raise UnsupportedError(f"{self.print(env.family)}: sets do not change while packets are followed")
         if self.add is not None:
-            change(self.add[0], _sets.elements(skb, self.add[1]), True, self.timeout, self.exist)
+            env.change_set(self.add[0], _sets.elements(skb, self.add[1]), True, self.timeout, self.exist)
         if self.remove is not None:
-            change(self.remove[0], _sets.elements(skb, self.remove[1]), False, None, False)
+            env.change_set(self.remove[0], _sets.elements(skb, self.remove[1]), False, None, False)
         return Verdict.CONTINUE
 
     def lower(self) -> Any:

@@ -1,0 +1,97 @@
+"""The page of what was checked against real kernels, from the JSON of `lab verify` runs: ``checked_page.py FOLDER KNOWN``.
+
+FOLDER holds NAME.KERNEL.json for each run, and NAME.KERNEL.failed with the reason for each that could not be made. KNOWN is
+the list of known disagreements of the differential suite.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+HEAD = """\
+# What was checked against real kernels
+
+Written by `make checked` from runs of `netsim lab verify`; do not edit. Every packet of every conversation is compared
+device by device; [the lab](lab.md) says what that means.
+"""
+
+
+def page(folder: Path, known: Path, today: str) -> Iterator[str]:
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    failed = {path.stem: path.read_text().strip() for path in sorted(folder.glob("*.failed"))}
+    yield HEAD
+    yield f"Checked on {today}.\n"
+    yield "| cluster and network | kernel | probes | packets | conntrack entries | rule counters | rules traced | result |"
+    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
+    for name, run in runs.items():
+        yield _row(name, run)
+    for name, why in failed.items():
+        cluster, _, kernel = name.rpartition(".")
+        yield f"| {cluster} | {kernel} | | | | | | not made: {_last(why)} |"
+    total = sum(run["packets"] for run in runs.values())
+    wrong = sum(len(run["disagreements"]) for run in runs.values())
+    yield f"\n{total:,} packets in {len(runs)} runs, {wrong} disagreements.\n"
+    yield "Tools: " + "; ".join(sorted({text for run in runs.values() for text in run["tools"].values()})) + ".\n"
+    yield "## Packets by path class\n"
+    yield from _classes(runs, "path")
+    yield "\n## Packets by what was looked at\n"
+    yield from _classes(runs, "aspect")
+    yield "\n## What is known to differ\n"
+    yield from _known(runs, known)
+
+
+def _row(name: str, run: Mapping[str, Any]) -> str:
+    compared = run["compared"]
+    cells = [compared.get(key, 0) for key in ("conntrack entries", "rule counters", "rules traced")]
+    result = "all agree" if run["agrees"] else f"{len(run['disagreements'])} disagreements"
+    numbers = " | ".join(f"{number:,}" for number in (run["probes"], run["packets"], *cells))
+    return f"| {name.rpartition('.')[0]} | {run['kernel']} ({name.rpartition('.')[2]}) | {numbers} | {result} |"
+
+
+def _classes(runs: Mapping[str, Mapping[str, Any]], key: str) -> Iterator[str]:
+    """One row a class, one column a network and family."""
+    columns = sorted({(_network(name), one["family"]) for name, run in runs.items() for one in run["classes"]})
+    rows: dict[str, dict[tuple[str, int], int]] = {}
+    for name, run in runs.items():
+        for one in run["classes"]:
+            row = rows.setdefault(one[key], {})
+            column = _network(name), one["family"]
+            row[column] = row.get(column, 0) + one["packets"]
+    yield (
+        f"| {'path class' if key == 'path' else 'looked at'} | " + " | ".join(f"{n} IPv{f}" for n, f in columns) + " |"
+    )
+    yield "| --- |" + " ---: |" * len(columns)
+    for text, row in sorted(rows.items()):
+        yield f"| {text} | " + " | ".join(f"{row[column]:,}" if column in row else "" for column in columns) + " |"
+
+
+def _network(name: str) -> str:
+    return name.rpartition(".")[0].rpartition("flannel ")[2]
+
+
+def _known(runs: Mapping[str, Mapping[str, Any]], known: Path) -> Iterator[str]:
+    held = tomllib.loads(known.read_text()).get("disagreement", []) if known.exists() else []
+    skipped = sorted({f"{text} ({run['kernel']})" for run in runs.values() for text in run["skipped"]})
+    for one in held:
+        yield f"- {one['reason']} (random case {one.get('family', '')} {one.get('seed', '')})"
+    for name, run in runs.items():
+        for text in run["disagreements"]:
+            yield f"- {name.rpartition('.')[0]}, {run['kernel']}: {text.splitlines()[0]}"
+    if not held and all(run["agrees"] for run in runs.values()):
+        yield "Nothing: every run agreed, and the list of known disagreements is empty."
+    yield from (f"- not compared: {text}" for text in skipped)
+    yield "\nWhere the lab itself differs from a real node: see [the lab](lab.md)."
+
+
+def _last(text: str) -> str:
+    return text.splitlines()[-1].removeprefix("error: ") if text else "no reason given"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(page(Path(sys.argv[1]), Path(sys.argv[2]), datetime.date.today().isoformat())) + "\n")

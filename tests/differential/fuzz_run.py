@@ -1,0 +1,126 @@
+"""The long run, and the recordings: ``python -m tests.differential.fuzz_run [--seconds N] [--seed N] [--record]``.
+
+Each worker has a processor and namespaces of its own. What disagrees twice is shrunk, kept under ``fuzz_examples/`` and
+shown; the last line counts packets, rulesets and disagreements and names the kernel. Exit status 1 if there were any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from random import Random
+from typing import Any
+
+from netsim.packet.address import Family
+from tests.conftest import _kernel_is_missing
+from tests.differential.fuzz_cases import case_to_json, random_case
+from tests.differential.fuzz_compare import Disagreement, Live, check, shrink
+from tests.differential.fuzz_files import RECORDED, examples, keep, versions, write_recording
+from tests.differential.fuzz_lab import lab
+
+PACKETS = 26  # of a case
+SHOWN = 5
+RECORDED_CASES = 60  # of each family
+SHRINK_SECONDS = 60.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="random cases, the interpreter's story next to the kernel's")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--workers", type=int, default=4, help="two for each of two processors: they often wait")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()) % 10**6 * 10**6, help="the first; the time tells if absent"
+    )
+    parser.add_argument("--record", action="store_true", help="write tests/data/recorded/fuzz-*.json.gz anew")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if reason := _kernel_is_missing():
+        print(f"no kernel to compare with: {reason}", file=sys.stderr)
+        return 1
+    if given.record:
+        return record()
+    if given.worker is not None:
+        return work(given.worker, given.workers, given.seed, given.seconds)
+    return run(given.workers, given.seed, given.seconds)
+
+
+def run(workers: int, seed: int, seconds: float) -> int:
+    words = [sys.executable, "-m", "tests.differential.fuzz_run", "--seed", str(seed), "--seconds", str(seconds)]
+    begun = time.monotonic()
+    started = [
+        subprocess.Popen(
+            [*words, "--workers", str(workers), "--worker", str(number)], stdout=subprocess.PIPE, text=True
+        )
+        for number in range(workers)
+    ]
+    total = {"packets": 0, "rulesets": 0, "unsteady": 0}
+    found: list[str] = []
+    for worker in started:
+        output, _ = worker.communicate()
+        if worker.returncode:
+            found.append("a worker ended before its time")
+            continue
+        told = json.loads(output.splitlines()[-1])
+        found += told.pop("disagreements")
+        total = {key: total[key] + told[key] for key in total}
+    for text in found[:SHOWN]:
+        print(text, end="\n\n")
+    took = f"{time.monotonic() - begun:.0f} s with {workers} workers on {os.cpu_count()} processors"
+    print(f"{total['packets']} packets over {total['rulesets']} rulesets in {took} (first seed {seed}):")
+    print(f"{len(found)} disagreements, {total['unsteady']} seen once but not again")
+    print(", ".join(versions().values()))
+    return 1 if found else 0
+
+
+def work(number: int, workers: int, seed: int, seconds: float) -> int:
+    told: dict[str, Any] = {"packets": 0, "rulesets": 0, "unsteady": 0, "disagreements": []}
+    end = time.monotonic() + seconds
+    with lab(number) as real:
+        at = seed + number
+        while time.monotonic() < end:
+            family = tuple(Family)[at // workers % 2]
+            case = random_case(Random(at), family, PACKETS)
+            at += workers
+            told["rulesets"] += 1
+            try:
+                told["packets"] += check(case, Live(real, case))
+                continue
+            except Disagreement:
+                pass
+            try:
+                told["packets"] += check(case, Live(real, case))
+                told["unsteady"] += 1
+            except Disagreement as again:
+                least = shrink(real, again, SHRINK_SECONDS)
+                path = keep(least.case, f"{family.name}, seed {at - workers}: {str(least).partition(chr(10))[0]}")
+                told["disagreements"].append(f"{least}\n  kept as {path.name}")
+    print(json.dumps(told))
+    return 0
+
+
+def record() -> int:
+    """Cases 0, 1, 2 … of each family and the kept examples, with the kernel's answers."""
+    told = {
+        f.name.lower(): [random_case(Random(seed), f, packets=16) for seed in range(RECORDED_CASES)] for f in Family
+    }
+    told["examples"] = [example.case for example in examples() if not example.known]
+    with lab() as real:
+        for name, cases in told.items():
+            held = []
+            for case in cases:
+                kernel = Live(real, case)
+                check(case, kernel)
+                said = {"answers": kernel.answers, "connections": kernel.connections(), "counters": kernel.counters()}
+                held.append({"case": case_to_json(case), **said})
+            path = RECORDED / f"fuzz-{name}.json.gz"
+            write_recording(path, held)
+            print(f"{path.name}: {len(held)} cases, {path.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
