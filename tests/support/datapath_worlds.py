@@ -40,7 +40,7 @@ def pause(rng: Random) -> int:
     return rng.choice(_LONG_PAUSES) if rng.random() < 0.015 else rng.choice(_PAUSES)
 
 
-class Worldly(Protocol):
+class WorldOfPackets(Protocol):
     network: Network
     rng: Random
 
@@ -60,7 +60,10 @@ class RouterWorld:
         self.traffic = fuzz_cases.Traffic(rng, plan, bridged_fragments=True)
         self._odd = self._oddities()
         senders = [
-            (WireOrigin("R", device, fuzz_cases.FAR[device], fuzz_cases.MACS["br0" if device[0] == "p" else device]), ip(a))
+            (
+                WireOrigin("R", device, fuzz_cases.FAR[device], fuzz_cases.MACS["br0" if device[0] == "p" else device]),
+                ip(a),
+            )
             for device, a in plan.hosts.items()
         ]
         held = [*plan.hosts.values(), *plan.far, *plan.own.values()]
@@ -139,7 +142,9 @@ def _dual(cni: str) -> Assembled:
     ]
     pods = [pod(f"{app}{n}", f"n{n}", port=8080) for app in ("a", "b") for n in range(3)]
     services = [
-        service("one", "a0", type="NodePort", ipFamilyPolicy="PreferDualStack", ports=[{"port": 80, "targetPort": 8080}]),
+        service(
+            "one", "a0", type="NodePort", ipFamilyPolicy="PreferDualStack", ports=[{"port": 80, "targetPort": 8080}]
+        ),
         service("two", "b1", type="NodePort", ipFamilyPolicy="PreferDualStack", sessionAffinity="ClientIP"),
         service("local", "b2", type="NodePort", ipFamilyPolicy="PreferDualStack", externalTrafficPolicy="Local"),
     ]
