@@ -6,7 +6,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 
-.PHONY: help demo test lint setup fuzz-lab checked bench clean test-lab fuzz-policies
+.PHONY: help demo test test-lab test-nojit lint setup fuzz-lab fuzz-policies fuzz-datapath checked bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ lint: $(VENV)/.dev            ## formatting, lint, strict types, import directio
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+test-nojit: $(VENV)/.dev       ## the compiled datapath's tests, reduced, without the JIT and with bounds checked
+	@NETSIM_SWITCHES=1 $(PYTEST) -q -s tests/differential/test_datapath_switches.py
+
 fuzz-lab: $(VENV)/.dev         ## ten minutes of random rulesets and packets against this machine's kernel
 	@$(VENV)/bin/python -m tests.differential.fuzz_run --seconds 600
 
@@ -45,6 +48,9 @@ checked: $(VENV)/.dev          ## lab verify on every network and kernel there i
 
 fuzz-policies: $(VENV)/.dev    ## ten million questions about random policies, put to three evaluators (a few minutes)
 	@NETSIM_FUZZ_QUESTIONS=10000000 $(PYTEST) -q -s --timeout 3600 tests/property/test_policies_questions.py
+
+fuzz-datapath: $(VENV)/.dev    ## a million random (ruleset or cluster, packet) pairs: compiled datapath against interpreter
+	@NETSIM_FUZZ_PACKETS=$${NETSIM_FUZZ_PACKETS:-1000000} $(PYTEST) -q -s tests/differential/test_datapath_twins.py -k as_long_as_told
 
 bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
 	$(VENV)/bin/python benchmarks/foundation.py

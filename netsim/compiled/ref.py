@@ -91,9 +91,25 @@ class _RefModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, kind, ir.IntType(8).as_pointer())
 
 
+_known: dict[Any, RefType] = {}  # numba takes milliseconds to say the type of eighty arrays, at every call from Python
+
+
+def _likeness(value: Any) -> Any:
+    """What decides the type of a value: two that are alike here are of one numba type."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, value.flags.num
+    if isinstance(value, tuple):
+        return type(value), *[_likeness(member) for member in value]
+    return type(value)
+
+
 @typeof_impl.register(Ref)
 def _type_of(value: Ref, context: Any) -> RefType:
-    return RefType(numba.typeof(value.inner))
+    key = _likeness(value.inner)
+    found = _known.get(key)
+    if found is None:
+        found = _known[key] = RefType(numba.typeof(value.inner))
+    return found
 
 
 @unbox(RefType)

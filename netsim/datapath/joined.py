@@ -40,7 +40,9 @@ class JoinedTable(Table):
         return super().entries()
 
     def take(self, entry: Entry) -> None:
-        """A thawed entry."""
+        """A thawed entry; one that has expired is gone, lest it hide a living one with a tuple of its own."""
+        if entry.expires <= self._datapath.state.now:
+            return
         super()._insert(entry)
         self._datapath.store.note(entry)
 
