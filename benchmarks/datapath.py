@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -150,7 +149,9 @@ class Found:
     bytes_per_flow: float
 
 
-def run(made: Assembled, datapath: Datapath, supplied: Supplied, sources: list[Source], given: Any, flows: int) -> Found:
+def run(
+    made: Assembled, datapath: Datapath, supplied: Supplied, sources: list[Source], given: Any, flows: int
+) -> Found:
     """One protocol, ``flows`` of them established, then rounds of established packets, gathers and new flows."""
     random = np.random.default_rng(given.seed)
     proto = Proto.UDP if given.udp else Proto.TCP
@@ -166,8 +167,10 @@ def run(made: Assembled, datapath: Datapath, supplied: Supplied, sources: list[S
         first = session.establish(np.arange(flows), BLOCK)
     grown = memory() - before
     arrived = float(np.mean(first.verdict == _DELIVERED))
-    held = sum(array.nbytes for array in (datapath.store.state.hot, datapath.store.state.cold))
-    say("  first packets delivered", f"{arrived:8.2%}; facts supplied {supplied.count:,} in {supplied.seconds:.1f} s CPU")
+    say(
+        "  first packets delivered",
+        f"{arrived:8.2%}; facts supplied {supplied.count:,} in {supplied.seconds:.1f} s CPU",
+    )
     session.open(np.arange(flows, flows + new // 4))  # what storms ask for once
     limit = Memory(len(datapath.store.state.hot), random)
     rates: dict[str, list[float]] = {"gathers": [], "established": [], "new": []}
@@ -198,7 +201,7 @@ def run(made: Assembled, datapath: Datapath, supplied: Supplied, sources: list[S
     say("  new / established (goal 5%)", f"{mid['new'] / mid['established']:8.2%}")
     arrays = sum(getattr(datapath.store.state, name).nbytes for name in datapath.store.state._fields)
     say("  bytes a flow: arrays / room; resident growth / flow",
-        f"{arrays / len(datapath.store.state.hot):8.0f} / {grown * 1e6 / flows:.0f} (hot and cold {held / 1e6:.0f} MB)")  # fmt: skip
+        f"{arrays / len(datapath.store.state.hot):8.0f} / {grown * 1e6 / flows:.0f}")  # fmt: skip
     return Found(mid["established"], mid["new"], mid["gathers"], arrays / len(datapath.store.state.hot))
 
 
@@ -254,7 +257,10 @@ def compiling(made: Assembled, given: Any) -> None:
         spent.append((middle - start, time.thread_time() - middle))
     made.cluster.slices[key] = held
     derive, compile_ = (median(one[at] for one in spent[1:]) * 1e3 for at in (0, 1))
-    say("one Service changed (goal 5 ms): rules derived, its chains compiled", f"{derive:8.1f} ms, {compile_:.2f} ms CPU")
+    say(
+        "one Service changed (goal 5 ms): rules derived, its chains compiled",
+        f"{derive:8.1f} ms, {compile_:.2f} ms CPU",
+    )
 
 
 def derived(made: Assembled, node: str) -> Namespace:
@@ -293,9 +299,9 @@ def starting() -> None:
                 [sys.executable, "-c", _START], env={**os.environ, "NUMBA_CACHE_DIR": cache},
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
-            imports, imports_cpu, wall, cpu = map(float, done.stdout.split())
+            _, imports, wall, cpu = map(float, done.stdout.split())
             say(f"first use {what} (goal {goal} s)",
-                f"{cpu:8.2f} s CPU {wall:8.1f} s wall; imports {imports_cpu:.2f} s CPU")  # fmt: skip
+                f"{cpu:8.2f} s CPU {wall:8.1f} s wall; imports {imports:.2f} s CPU")  # fmt: skip
 
 
 def options() -> Any:
@@ -342,7 +348,7 @@ def main() -> None:
     if not given.skip_start:
         starting()
     found: dict[tuple[int, int], Found] = {}
-    for services in chain([given.services], [given.few_services] * bool(given.few_services)):
+    for services in [given.services, *[given.few_services] * bool(given.few_services)]:
         print(f"{services:,} Services x {given.endpoints}, {given.nodes:,} nodes, {given.pods:,} pods, flannel vxlan, "
               f"{'UDP' if given.udp else 'TCP'}", flush=True)  # fmt: skip
         with stage("  objects read and cluster assembled", given.pods):
@@ -357,7 +363,10 @@ def main() -> None:
             del datapath
     largest = found[given.services, given.flows]
     few = found[given.services, given.few_flows]
-    say(f"rate at {given.few_flows:,} flows / at {given.flows:,} (goal 2)", f"{few.established / largest.established:8.2f}")
+    say(
+        f"rate at {given.few_flows:,} flows / at {given.flows:,} (goal 2)",
+        f"{few.established / largest.established:8.2f}",
+    )
     if given.few_services:
         small = found[given.few_services, given.flows]
         say(f"cost per packet with {given.services:,} Services / with {given.few_services:,} (goal at most 1.2)",

@@ -21,8 +21,10 @@ from netsim.datapath.batch import Batch, merge
 from netsim.datapath.engine import Datapath, Result
 from netsim.datapath.traffic import Flows, Numbers, Weights, choose, replies
 from netsim.interpreter.origin import LocalOrigin
+from netsim.interpreter.outcome import Disposition
 from netsim.packet.model import Proto
 
+_ARRIVED = [number for number, end in enumerate(Disposition) if end in (Disposition.DELIVERED, Disposition.LEFT)]
 RATE = 4_000_000  # packets a second of simulated time
 _STREAM = 2_100_000  # microseconds after which two-way UDP counts as a stream: conntrack waits for two seconds
 
@@ -49,7 +51,6 @@ class Session:
         self.payload = payload
         self.now = 0  # microseconds
         self.spent = 0.0  # CPU seconds in the datapath so far
-        self.undelivered = 0
         self._receivers: dict[int, int] = {}
 
     def send(self, batch: Batch) -> Result:
@@ -131,13 +132,15 @@ def measure(
 ) -> Rates:
     """The first ``kept`` of ``flows`` are established; ``packets`` go through them. The others are new ones: half of them
     a storm (after a first fifth that is not timed: facts that are asked for once are supplied there), half among
-    established packets. ``shares``: how packets choose among the established flows."""
+    established packets. ``shares``: how packets choose among the established flows (those whose first packet arrived)."""
     random = np.random.default_rng(seed)
     session = Session(datapath, flows)
     first = session.establish(np.arange(kept), size)
+    live = np.flatnonzero(np.isin(first.verdict, _ARRIVED))  # nobody goes on talking to who does not answer
+    weights = None if shares is None else shares[live]
     established = Timing(size)
-    for number in range(max(1, packets // size) + 1):  # the first is not timed
-        batch = session.packets(_choose(shares, kept, size, random))
+    for number in range(max(1, packets // size) + 1) if len(live) else ():  # the first is not timed
+        batch = session.packets(_choose(weights, live, size, random))
         spent = session.spent
         session.send(batch)
         if number:
@@ -154,10 +157,10 @@ def measure(
             new.seconds.append(session.spent - spent)
     chunk = max(1, len(rest) // 8)
     mixed = Timing(chunk * 10)
-    for some in _parts(rest, chunk):
+    for some in _parts(rest, chunk) if len(live) else ():
         if len(some) < chunk:
             break
-        old = session.packets(_choose(shares, kept, 9 * chunk, random))
+        old = session.packets(_choose(weights, live, 9 * chunk, random))
         batch = merge([old, flows.opening(some, start=session.now, rate=RATE // 9)])
         spent = session.spent
         session.send(batch)
@@ -165,8 +168,8 @@ def measure(
     return Rates(established, new, mixed, first, dict(datapath.paths), kept)
 
 
-def _choose(shares: Weights | None, flows: int, count: int, random: np.random.Generator) -> Numbers:
-    return random.integers(0, flows, count) if shares is None else choose(shares, count, random)
+def _choose(weights: Weights | None, live: Numbers, count: int, random: np.random.Generator) -> Numbers:
+    return live[random.integers(0, len(live), count) if weights is None else choose(weights, count, random)]
 
 
 # -- how evenly --------------------------------------------------------------------------------------------------------
