@@ -113,7 +113,7 @@ def measure_side(name: str, made: Assembled, load: Workload, told: Callable[[str
         load.packets,
         seed=load.seed,
         shares=elephants(load.flows) if load.elephants else None,
-        size=min(65536, max(1024, load.packets // 8)),
+        size=min(65536, max(64, load.packets // 8)),
     )
     first, kept = rates.first, slice(0, load.flows)
     arrived = np.isin(first.verdict, _ARRIVED)

@@ -22,9 +22,8 @@ def add(commands: Any, program: str) -> None:
         "predicts a real kernel is the count of rules.",
         epilog=f"""\
 examples:
-  {program} bench -f @example --backends flannel:vxlan,flannel:host-gw
-  {program} bench -f @example --cni flannel:vxlan --flows 2000 --packets 100000 -o json
-  {program} bench -f @example --backends flannel:vxlan,flat --zipf 1.2 --flows 2000""",
+  {program} bench -f @example --backends flannel:vxlan,flannel:ipip --flows 300 --packets 50000 --storm 200
+  {program} bench -f @example --cni flat --flows 300 --packets 50000 --storm 200 --zipf 1.2 -o json""",
     )
     group = parser.add_argument_group("what to compare")
     group.add_argument("--backends", metavar="LIST",
