@@ -54,6 +54,8 @@ fuzz-datapath: $(VENV)/.dev    ## a million random (ruleset or cluster, packet) 
 
 bench: $(VENV)/.dev            ## the performance suite: figures with this machine's core count
 	$(VENV)/bin/python benchmarks/foundation.py
+	$(VENV)/bin/python benchmarks/datapath.py
+	$(VENV)/bin/python benchmarks/datapath.py --udp --skip-start
 
 clean:            ## remove everything that was built here
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -60,6 +60,8 @@ class CniPlugin(Plugin, Protocol):
 
 
 class Backend(Protocol):
+    """May have ``modes``: what can follow the colon of ``--cni NAME:MODE``, for commands that try them all."""
+
     name: str  # "kube-proxy-iptables", "flannel", …
     role: Literal["proxy", "cni"]
 

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build(program: str) -> Parser:
-    from netsim.cli import check, diff, explain, lab, lint, reach, render, replay, trace, version
+    from netsim.cli import bench, check, diff, explain, lab, lint, reach, render, replay, trace, version
 
     parser = Parser(
         prog=program,
@@ -34,7 +34,7 @@ def build(program: str) -> Parser:
         f"  {program} render -f @example n1 iptables\n\n{EPILOG}",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (trace, render, check, reach, explain, diff, lint, replay, lab, version):
+    for module in (trace, render, check, reach, explain, diff, lint, replay, bench, lab, version):
         module.add(commands, program)
     return parser
 

@@ -11,7 +11,7 @@ from netsim.errors import InputError, Problem, UnsupportedError
 from netsim.kube.cluster import Cluster
 from netsim.packet.address import Family
 from netsim_backends.cni.wiring import Bridge, NetConf, PointToPoint, Wiring
-from netsim_backends.flannel.config import FlannelConfig, find_document, read_config
+from netsim_backends.flannel.config import MODES, FlannelConfig, find_document, read_config
 from netsim_backends.flannel.datapath import pod_mtu
 from netsim_backends.flannel.lease import TYPE_IN_LEASE, Lease, read_leases
 from netsim_backends.flannel.plugin import FlannelPlugin
@@ -22,6 +22,7 @@ _WIRINGS: Mapping[str, Wiring] = {"bridge": Bridge(), "ptp": PointToPoint()}
 class FlannelBackend:
     name = "flannel"
     role: Literal["proxy", "cni"] = "cni"
+    modes = tuple(mode for mode in MODES if mode != "alloc")  # those that carry packets between nodes
 
     def detect(self, cluster: Cluster) -> str | None:
         document = find_document(cluster)
