@@ -50,6 +50,8 @@ def _row(name: str, run: Mapping[str, Any]) -> str:
     compared = run["compared"]
     cells = [compared.get(key, 0) for key in ("conntrack entries", "rule counters", "rules traced")]
     result = "all agree" if run["agrees"] else f"{len(run['disagreements'])} disagreements"
+    if run["once"]:
+        result += f"; {len(run['once'])} that did not come again"
     numbers = " | ".join(f"{number:,}" for number in (run["probes"], run["packets"], *cells))
     return f"| {name.rpartition('.')[0]} | {run['kernel']} ({name.rpartition('.')[2]}) | {numbers} | {result} |"
 
@@ -83,6 +85,8 @@ def _known(runs: Mapping[str, Mapping[str, Any]], known: Path) -> Iterator[str]:
     for name, run in runs.items():
         for text in run["disagreements"]:
             yield f"- {name.rpartition('.')[0]}, {run['kernel']}: {text.splitlines()[0]}"
+        for text in run["once"]:
+            yield f"- {name.rpartition('.')[0]}, {run['kernel']}, not again when sent anew: {text.splitlines()[0]}"
     if not held and all(run["agrees"] for run in runs.values()):
         yield "Nothing: every run agreed, and the list of known disagreements is empty."
     yield from (f"- not compared: {text}" for text in skipped)

@@ -15,6 +15,7 @@ from netsim.lab.marks import mark
 from netsim.lab.stories import Names, Story
 from netsim.lab.turns import Client, packets
 from netsim.packet.model import Frame, Packet
+from netsim.topology.assemble import Assembled
 
 FIRST_PORT, LAST_PORT = 10001, 29999
 
@@ -163,3 +164,12 @@ class Hangar:
         found = list(islice(self._free, self._port, self._port + count))
         self._port += count
         return found
+
+
+def ports_of(made: Assembled) -> frozenset[int]:
+    """Every port that something in the cluster has."""
+    pods = (p for pod in made.cluster.pods.values() for c in pod.spec.containers for p in c.ports or ())
+    found = {number for one in pods for number in (one.container_port, one.host_port) if number}
+    for service in made.cluster.services.values():
+        found |= {number for port in service.spec.ports for number in (port.port, port.node_port) if number}
+    return frozenset(found)

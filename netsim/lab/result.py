@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,13 +25,14 @@ class Tally:
 
 @dataclass
 class Result:
-    """``classes``: path, aspect and family → what was sent. ``disagreements``: both stories, as text. ``compared``: what
-    else was, and how many of it."""
+    """``classes``: path, aspect and family → what was sent. ``disagreements``: both stories, as text. ``once``: those that
+    did not come again when the same was sent anew. ``compared``: what else was, and how many of it."""
 
     kernel: str = ""
     tools: dict[str, str] = field(default_factory=dict)
     classes: dict[tuple[str, str, Family], Tally] = field(default_factory=dict)
     disagreements: list[str] = field(default_factory=list)
+    once: list[str] = field(default_factory=list)
     agreements: list[str] = field(default_factory=list)
     compared: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -57,11 +60,13 @@ class Result:
         if verbose:
             yield from (f"agree     {text}" for text in self.agreements)
         yield from (f"DISAGREE  {text.rstrip()}" for text in self.disagreements)
+        yield from (f"ONCE      {text.rstrip()}" for text in self.once)
         yield from self._table("path", 0)
         yield from self._table("what is looked at", 1)
         yield from (f"skipped: {text}" for text in self.skipped)
         others = ", ".join(f"{number} {what}" for what, number in sorted(self.compared.items()))
         verdict = "all agree" if self.agrees else f"{len(self.disagreements)} disagreements"
+        verdict += f", {len(self.once)} of them only when sent anew" if self.agrees and self.once else ""
         yield f"{self.packets} packets of {self.probes} probes compared ({others}): {verdict}"
 
     def _table(self, title: str, place: int) -> Iterator[str]:
@@ -97,6 +102,7 @@ class Result:
                 for (path, aspect, family), tally in sorted(self.classes.items())
             ],
             "disagreements": self.disagreements,
+            "once": self.once,
             "skipped": self.skipped,
         }
 
@@ -110,3 +116,18 @@ def show(result: Result, *, as_json: bool, verbose: bool) -> int:
     else:
         sys.stdout.write("\n".join(result.text(verbose=verbose)) + "\n")
     return 0 if result.agrees else 5
+
+
+def tools() -> dict[str, str]:
+    """The versions of what the lab was built with."""
+    found = {}
+    environment = {**os.environ, "LC_ALL": "C"}
+    for name, words in (("iptables", ["iptables", "-V"]), ("iproute2", ["ip", "-V"]), ("ipset", ["ipset", "-v"])):
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False, env=environment)
+        except OSError:
+            continue
+        lines = (done.stdout or done.stderr).strip().splitlines()
+        if lines:
+            found[name] = lines[0].strip()
+    return found

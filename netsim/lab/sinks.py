@@ -23,6 +23,8 @@ Wanted = tuple[str, int, int]  # namespace, protocol, port
 _ATTACH_FILTER = 26
 _PATIENT = "3600"  # seconds
 _NOTHING = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0), 8)  # BPF: return 0
+# There once the kernel's SCTP is loaded. Before, nobody answers; a socket would load it, for the whole machine.
+_SPEAKS_SCTP = Path("/proc/thread-self/net/sctp")
 _KINDS = {Proto.TCP: socket.SOCK_STREAM, Proto.UDP: socket.SOCK_DGRAM, Proto.SCTP: socket.SOCK_STREAM}
 
 
@@ -39,9 +41,11 @@ class Sinks:
                 by_namespace.setdefault(one[0], []).append(one)
         for name, held in by_namespace.items():
             with within(netns(name)):
+                quiet = () if _SPEAKS_SCTP.exists() else (Proto.SCTP,)
                 for one in held:
-                    with suppress(OSError):  # no SCTP in this kernel: then nobody answers either
-                        self._held[one] = _sink(Proto(one[1]), one[2])
+                    if one[1] not in quiet:
+                        with suppress(OSError):
+                            self._held[one] = _sink(Proto(one[1]), one[2])
 
     def close(self) -> None:
         for held in self._held.values():

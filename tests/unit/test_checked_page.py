@@ -55,3 +55,11 @@ def test_what_differs_is_told(tmp_path: Path) -> None:
     assert "- Because. (random case IPV4 27)" in text
     assert "- example, flannel vxlan, Linux 6.1.0: a packet" in text
     assert "Nothing:" not in text
+
+
+def test_what_did_not_come_again_is_told_and_counts_as_agreed(tmp_path: Path) -> None:
+    once = result(10) | {"once": ["a late packet\n    kernel  less"]}
+    (tmp_path / "example, flannel udp.uml.json").write_text(json.dumps(once))
+    text = page(tmp_path)
+    assert "| all agree; 1 that did not come again |" in text
+    assert "- example, flannel udp, Linux 6.1.0, not again when sent anew: a late packet" in text
