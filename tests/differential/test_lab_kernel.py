@@ -21,6 +21,7 @@ from netsim.lab.result import show
 from netsim.lab.state import STOP_AT
 from netsim.lab.verify import Asked, verify
 from netsim.topology.assemble import assemble
+from tests.support.lab import AGREED
 from tests.support.lab_clusters import WORDS, assembled, every_class
 
 pytestmark = pytest.mark.kernel
@@ -47,7 +48,7 @@ def test_kernel_and_interpreter_agree(tmp_path: Path, network: str) -> None:
     words = ["-f", _direct_routing(tmp_path)] if direct else ["-f", "@example", "--cni", f"flannel:{network}"]
     done = _lab(tmp_path, "verify", *words)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    counted = re.search(r"^(\d+) packets of \d+ probes compared \((.*)\): all agree$", done.stdout, re.MULTILINE)
+    counted = AGREED.search(done.stdout)
     assert counted is not None
     assert int(counted[1]) > 3000
     others = {what: int(number) for number, what in re.findall(r"(\d+) ([a-z ]+)", counted[2])}

@@ -16,10 +16,16 @@ import pytest
 import netsim
 from netsim.lab import state
 from netsim.lab.build import STEPS
-from tests.support.lab import lab, small, world
+from tests.support.lab import FULL_MATRIX, lab, small, world
 
 pytestmark = pytest.mark.kernel
 STOPS = [stop for step in STEPS for stop in (step, f"{step}:done")]
+# Under the second kernel for every day: before there is a guest, while it builds, and when all is there.
+STOPS_UML = STOPS if FULL_MATRIX else ["holder", "holder:done", "rules", "ready:done"]
+MATRIX = [
+    *(("host", stop) for stop in STOPS),
+    *(pytest.param("uml", stop, marks=pytest.mark.uml) for stop in STOPS_UML),
+]
 KERNELS = ["host", pytest.param("uml", marks=pytest.mark.uml)]
 
 
@@ -38,7 +44,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     lab(folder, "prune")
 
 
-@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize(("kernel", "stop"), MATRIX)
 def test_killed_at_any_step_it_comes_down_cleanly(home: Path, kernel: str, stop: str) -> None:
     words = small(home.parent)
     before = world(home)

@@ -14,15 +14,11 @@ import pytest
 from netsim.lab import doctor, kernels, state
 from netsim.lab.kernels import FEATURES, try_out
 from netsim.lab.listeners import has_sctp
-from tests.support.lab import lab, small
+from tests.support.lab import AGREED, FULL_MATRIX, lab, small
 
 pytestmark = pytest.mark.kernel
-FULL = bool(os.environ.get("CI") or os.environ.get("NETSIM_SKIP_NOTHING"))
-# All of them take minutes: one, the one that no other kernel here can do, is for every day.
-AGREED = ["flannel:ipip", *(
-    pytest.param(cni, marks=pytest.mark.skipif(not FULL, reason="takes a minute each: `make test-lab` does it"))
-    for cni in ("flannel:vxlan", "flannel:host-gw", "flannel:udp", "DirectRouting")
-)]  # fmt: skip
+# A minute each: for every day the one that the host's kernel often cannot do, and the one that both can.
+CNIS = ["flannel:ipip", "flannel:vxlan", *(["flannel:host-gw", "flannel:udp", "DirectRouting"] if FULL_MATRIX else [])]
 
 
 def _example(folder: Path, cni: str) -> list[str]:
@@ -36,12 +32,12 @@ def _example(folder: Path, cni: str) -> list[str]:
 
 
 @pytest.mark.uml
-@pytest.mark.parametrize("cni", AGREED)
+@pytest.mark.parametrize("cni", CNIS)
 def test_kernel_and_interpreter_agree_under_user_mode_linux(tmp_path: Path, cni: str) -> None:
     (tmp_path / "cluster").mkdir()
     done = lab(tmp_path, "verify", *_example(tmp_path / "cluster", cni), "--kernel", "uml")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    counted = re.search(r"^(\d+) packets of \d+ probes compared.*: all agree$", done.stdout, re.MULTILINE)
+    counted = AGREED.search(done.stdout)
     assert counted is not None
     assert int(counted[1]) > 3000
 

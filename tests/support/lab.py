@@ -11,6 +11,13 @@ from pathlib import Path
 
 from netsim.lab.state import STOP_AT
 
+# Everything under either kernel, instead of what is different enough for every day.
+FULL_MATRIX = bool(os.environ.get("NETSIM_FULL_MATRIX"))
+# How ``lab verify`` ends when all is well.
+AGREED = re.compile(
+    r"^(\d+) packets of \d+ probes compared \((.*)\): all agree(?:, \d+ of them only when sent anew)?$", re.MULTILINE
+)
+
 # Two dual-stack nodes on one wire, a server on the first, a client on the second.
 SMALL = """
 apiVersion: v1
