@@ -20,6 +20,7 @@ from netsim.datapath.columns import (
     ICMPV6_TRACKED,
     INTERPRETED,
     IPV6,
+    LATEST,
     MOST_OPTIONS,
     MOST_SCALE,
 )
@@ -59,6 +60,12 @@ def nonsense(
     back = np.zeros(count, bool)
     back[1:] = time[1:] < time[:-1]
     yield from _first(back, lambda n: f"column time runs backwards, from {time[n - 1]} to {time[n]}; sort by time")
+    yield from _first(
+        (time < 0) | (time > LATEST),
+        lambda n: (
+            f"column time is {time[n]}, but the clock shows 0 to {LATEST} microseconds (49 days); count from the first"
+        ),
+    )
     if origins is not None:
         yield from _first(
             origin >= origins,

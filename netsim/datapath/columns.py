@@ -1,7 +1,7 @@
 """One packet as a row of columns, and back: what a batch says of each packet, in one place.
 
 column       dtype    what
-time         int64    microseconds of simulated time, never running backwards within a batch
+time         int64    microseconds of simulated time, from 0 to ``LATEST``, never running backwards within a batch
 origin       uint32   where the packet starts: a handle that ``Datapath.origin`` gave out
 src, dst     uint32   address handles (``netsim.compiled.addresses``); bit ``IPV6`` of ``flags`` tells the family
 sport, dport uint16   ports; of an ICMP request or reply: the identifier, and type<<8 | code; else 0
@@ -53,6 +53,7 @@ DTYPES: Final[Mapping[str, np.dtype[Any]]] = {name: np.dtype(kind) for name, kin
 
 IPV6, DONT_FRAGMENT = 1, 2  # bits of ``flags``
 LONGEST = 0xFFFF
+LATEST = 0xFFFFFFFE * 1000 + 999  # flows keep milliseconds since the start, and 1 more, in 32 bits
 MOST_OPTIONS = 40
 MOST_SCALE = 14
 
