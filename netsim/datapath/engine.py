@@ -227,6 +227,11 @@ class Datapath:
         drawn = int(after.process(one).how[0]) == INTERPRETED
         return before._run(one, 0, before._draws() if drawn else Replay(after.last_choices()))
 
+    def remembered(self) -> int:
+        """Connections and tunnel entries that the tables hold, living or not yet cleared away."""
+        counts = self.store.state.counts
+        return int(counts[N_FLOWS] + counts[N_OUTERS])
+
     def _draws(self, at: int = 0) -> Replay:
         """How chance answers the interpreter about the packet ``at`` places on."""
         return Replay(draw=random.Random(f"{self.seed} {self.serial + at}"))

@@ -52,6 +52,9 @@ class Received(Protocol):
     how: npt.NDArray[np.uint8]
 
 
+_REMEMBERED = 50_000  # connections: with more, a copy before each part would cost more than it tells
+
+
 class Engine(Protocol):
     """What a replay needs of a ``Datapath``."""
 
@@ -59,7 +62,9 @@ class Engine(Protocol):
 
     def origin(self, origin: Origin) -> int: ...
 
-    def process(self, batch: Batch) -> Any: ...
+    def process(self, batch: Batch, *, explainable: bool = False) -> Any: ...
+
+    def remembered(self) -> int: ...
 
     def namespace_name(self, number: int) -> str | None: ...
 
@@ -101,25 +106,29 @@ def survey(capture: Capture) -> Survey:
 @dataclass(frozen=True, slots=True)
 class Part:
     """Some packets of the capture as they were sent, and what became of them. ``numbers``: theirs in the capture, from 1;
-    ``times``: nanoseconds, as captured; ``answers``: which of them were sent by the receiver of another."""
+    ``times``: nanoseconds, as captured; ``answers``: which of them were sent by the receiver of another; ``explained``:
+    the engine can explain them until it goes on."""
 
     numbers: npt.NDArray[np.int64]
     times: npt.NDArray[np.int64]
     answers: npt.NDArray[np.bool_]
     batch: Batch
     result: Received
+    explained: bool = False
 
 
 class Replay:
     """``senders``: for every source address of the capture the origin of what it sends, or in words why nobody sends it.
 
     ``left_out`` counts by reason the usable packets that were not sent, ``late`` those captured before their predecessor
-    (sent at its time); complete when ``run`` has come to its end."""
+    (sent at its time); complete when ``run`` has come to its end. While ``explainable``, which whoever takes the parts
+    may change, and as long as there is little to remember, the engine can explain the packets of the latest part."""
 
     def __init__(self, engine: Engine, senders: Mapping[IPAddress, Origin | str]) -> None:
         self.engine = engine
         self.left_out: Counter[str] = Counter()
         self.late = 0
+        self.explainable = True
         self._senders = senders
         self._receivers: dict[int, int] = {}
         self._conversations = Conversations()
@@ -152,9 +161,10 @@ class Replay:
             if not len(rows):
                 continue
             sent = batch.take(rows)
-            result = self.engine.process(sent)
+            explained = self.explainable and self.engine.remembered() < _REMEMBERED
+            result = self.engine.process(sent, explainable=explained)
             self._learn(talks[rows], asks[rows], result)
-            yield Part(block.first + places[rows], times[rows], answers[rows], sent, result)
+            yield Part(block.first + places[rows], times[rows], answers[rows], sent, result, explained)
 
     def _sent(
         self,

@@ -113,7 +113,9 @@ class Summary:
         from_, to = (str(engine.addresses.address(handle, 6 if six else 4)) for handle in (src, dst))
         port = dport if proto in (Proto.TCP, Proto.UDP, Proto.SCTP) else None
         found = Failure(_DISPOSITIONS[verdict], from_, to, port, proto_text(proto), int(part.numbers[number]))
-        if self.explain is not None and len(self.failures) < _EXPLAINED:
+        if len(self.failures) >= _EXPLAINED:
+            self.replay.explainable = False
+        elif self.explain is not None and part.explained:
             found.because = reason(self.explain(number))
         return found
 

@@ -66,7 +66,10 @@ class InterpreterDatapath:
     def statistics(self) -> Mapping[str, int]:
         return {"interpreter": self._serial}
 
-    def process(self, batch: Batch) -> Result:
+    def remembered(self) -> int:
+        return 0
+
+    def process(self, batch: Batch, *, explainable: bool = False) -> Result:
         batch.check(len(self._origins))
         self.outcomes = [self._run(batch, number) for number in range(len(batch))]
         rows = [self._row(outcome) for outcome in self.outcomes]
