@@ -85,7 +85,7 @@ class Conversations:
             talk.greeted = True
             return
         origin = self.answerer(outcome)
-        if origin is not None:
+        if origin is not None and isinstance(outcome.packet.body, Tcp | Udp | Icmp):  # not the last of its fragments
             talk.peer = origin, outcome.packet
 
     # -- one packet ----------------------------------------------------------------------------------------------------
