@@ -317,6 +317,8 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
         return 0
     if state == fl.UDP and hot["status"] & fl.SEEN_REPLY:
         return 0
+    if tcp and hot["status"] & fl.SEEN_REPLY and not hot["status"] & fl.ASSURED:
+        return 0  # picked up in the middle: the next packet may assure it
     hits = np.int64(r[rg.HITS])
     first = s.counts[fl.N_PROFILES]
     if hits > 64 or first + hits > s.profiles.shape[0]:

@@ -52,6 +52,8 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
     answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
     _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
     code, argument = answer & 0xFF, answer >> 8
+    if r[rg.CT_MARK] != 0:
+        return bail(x, jn.R_MARK)  # a rule has marked the connection, and flows hold no marks
     if code == rg.ACCEPT:
         return 0
     if code == rg.NAT:

@@ -304,8 +304,10 @@ def routed(e: Any, x: Any) -> Int:
 @unit
 def forward(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
-    if r[rg.FAMILY] == 6 and (_link_local(e, np.int64(r[rg.SRC])) or _link_local(e, np.int64(r[rg.DST]))):
-        return _at(bail(x, jn.R_ROUTE))
+    if r[rg.FAMILY] == 6:
+        src, dst = np.int64(r[rg.SRC]), np.int64(r[rg.DST])
+        if _link_local(e, src) or _link_local(e, dst) or _unspecified_or_loopback(e, src):
+            return _at(bail(x, jn.R_ROUTE))
     if r[rg.TTL] <= 1:
         return _at(bail(x, jn.R_TTL))
     device = device_at(e, j[jn.NS], j[jn.ROUTE_DEVICE])
@@ -317,6 +319,11 @@ def forward(e: Any, x: Any) -> Int:
     r[rg.OIF] = j[jn.ROUTE_DEVICE]
     end = run_hook(e, x, FORWARD)
     return _at(end) if end else jn.AT_OUTPUT
+
+
+@kernel
+def _unspecified_or_loopback(e: Any, handle: Int) -> Int:
+    return e.words[handle, 0] == U(0) and e.words[handle, 1] <= U(1)
 
 
 @kernel

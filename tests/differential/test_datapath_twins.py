@@ -46,8 +46,8 @@ def agree(worlds: Iterator[tuple[str, WorldOfPackets]], packets: int) -> Tally:
 def test_random_rulesets(part: int) -> None:
     total = agree(routers(range(part * ROUTERS, (part + 1) * ROUTERS)), PER_ROUTER)
     assert total.packets == 2 * ROUTERS * PER_ROUTER
-    assert total.share("fast", "slow") > 0.3, str(total)
-    assert total.paths["fast"] > 20, str(total)
+    assert total.share("fast", "slow") > 0.2, str(total)
+    assert total.paths["fast"] > 10, str(total)
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -85,8 +85,10 @@ class Conversations:
             talk.greeted = True
             return
         origin = self.answerer(outcome)
-        if origin is not None:
-            talk.peer = origin, outcome.packet
+        arrived = outcome.packet
+        whole = arrived.proto == talk.proto and isinstance(arrived.body, Tcp | Udp | Icmp)
+        if origin is not None and whole:  # neither a fragment nor the packet of a tunnel
+            talk.peer = origin, arrived
 
     # -- one packet ----------------------------------------------------------------------------------------------------
     def _begin(self) -> Talk:

@@ -20,10 +20,11 @@ from netsim.kube.load import load, store
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace, Network, StaticNetwork
 from netsim.packet.address import Family, ip
-from netsim.packet.model import Frame, Packet, Proto
+from netsim.packet.model import Packet, Proto
 from netsim.topology import Assembled, assemble
-from tests.differential import fuzz_cases
-from tests.differential.fuzz_lab import PORTS
+from tests.differential.fuzz_cases import emitted, random_case
+from tests.differential.fuzz_traffic import Traffic
+from tests.differential.fuzz_world import BRIDGED, DEVICES, FAR, MACS, PLANS, PORTS
 from tests.support.control_clusters import store_of
 from tests.support.datapath_conversations import Conversations, Target
 from tests.support.interpreter_worlds import mac
@@ -50,24 +51,20 @@ class WorldOfPackets(Protocol):
 
 
 class RouterWorld:
-    """One random router ``R`` between hosts outside: half of the packets are drawn for the router's boundaries
-    (``fuzz_cases.Traffic``), half are conversations of its neighbours."""
+    """One random router ``R`` between hosts outside: part of the packets are drawn for the router's boundaries (the
+    traffic of ``fuzz_cases``), part are conversations of its neighbours."""
 
     def __init__(self, seed: int, family: Family) -> None:
         self.rng = rng = Random(f"{seed}/{family}")
-        plan = fuzz_cases.V4 if family is Family.IPV4 else fuzz_cases.V6
-        self.network: Network = walled(fuzz_cases.router(rng, plan))
-        self.traffic = fuzz_cases.Traffic(rng, plan, bridged_fragments=True)
+        plan = PLANS[family]
+        router = random_case(rng, family, packets=0).router
+        self.network: Network = walled(router)
+        self.traffic = Traffic(rng, plan, router)
         self._odd = self._oddities()
         senders = [
-            (
-                WireOrigin("R", device, fuzz_cases.FAR[device], fuzz_cases.MACS["br0" if device[0] == "p" else device]),
-                ip(a),
-            )
-            for device, a in plan.hosts.items()
+            (WireOrigin("R", device, FAR[device], _own_mac(device)), ip(plan.hosts[device])) for device in DEVICES
         ]
-        held = [*plan.hosts.values(), *plan.far, *plan.own.values()]
-        held.append("10.96.0.1" if family is Family.IPV4 else "fd00:96::1")
+        held = [*plan.hosts.values(), *plan.far, *plan.own.values(), plan.service]
         targets = [(ip(a), port, proto) for a in held for port in PORTS for proto in (Proto.TCP, Proto.UDP)]
         self.talks = Conversations(rng, senders, targets, self._answerer)
         self._talking = False
@@ -77,7 +74,7 @@ class RouterWorld:
         return self.talks.next() if self._talking else next(self._odd)
 
     def heard(self, outcome: Outcome) -> None:
-        self.traffic.let_out += [(device, packet) for device, _, packet in _let_out(outcome)]
+        self.traffic.let_out += [(device, packet) for device, _, packet in emitted(outcome) if device != "local"]
         del self.traffic.let_out[:-40], self.traffic.sent[:-40]
         if self._talking:
             self.talks.heard(outcome)
@@ -90,19 +87,13 @@ class RouterWorld:
     def _answerer(self, outcome: Outcome) -> Origin | None:
         if outcome.receiver == "R":
             return LocalOrigin("R")
-        out = list(_let_out(outcome))
-        if not out:
-            return None
-        device, back, _ = out[-1]
-        return WireOrigin("R", device, fuzz_cases.FAR[device], back)
+        out = [device for device, *_ in emitted(outcome) if device != "local"]
+        return WireOrigin("R", out[-1], FAR[out[-1]], _own_mac(out[-1])) if out else None
 
 
-def _let_out(outcome: Outcome) -> Iterator[tuple[str, str, Packet]]:
-    """(device, source MAC, packet) of each frame that R has sent."""
-    for hop in (*outcome.hops, *outcome.error_hops):
-        for device, direction, what in hop.wire:
-            if hop.namespace == "R" and direction == "out" and device in fuzz_cases.FAR and isinstance(what, Frame):
-                yield device, fuzz_cases.MACS["br0" if device[0] == "p" else device], what.packet
+def _own_mac(device: str) -> str:
+    """What frames that come in by this device are for."""
+    return MACS["br0" if device in BRIDGED else device]
 
 
 def walled(router: Namespace) -> StaticNetwork:
