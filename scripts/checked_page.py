@@ -1,7 +1,7 @@
 """The page of what was checked against real kernels, from the JSON of `lab verify` runs: ``checked_page.py FOLDER KNOWN``.
 
 FOLDER holds NAME.KERNEL.json for each run, and NAME.KERNEL.failed with the reason for each that could not be made. KNOWN is
-the list of known disagreements of the differential suite.
+the folder of cases that random comparisons with the kernel have kept; "known" in one says what still differs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,17 +77,18 @@ def _network(name: str) -> str:
 
 
 def _known(runs: Mapping[str, Mapping[str, Any]], known: Path) -> Iterator[str]:
-    held = tomllib.loads(known.read_text()).get("disagreement", []) if known.exists() else []
+    kept = [(path.stem, json.loads(path.read_text())) for path in sorted(known.glob("*.json"))]
+    held = [(name, case["known"]) for name, case in kept if case.get("known")]
     skipped = sorted({f"{text} ({run['kernel']})" for run in runs.values() for text in run["skipped"]})
-    for one in held:
-        yield f"- {one['reason']} (random case {one.get('family', '')} {one.get('seed', '')})"
+    for name, why in held:
+        yield f"- random case {name}: {why}"
     for name, run in runs.items():
         for text in run["disagreements"]:
             yield f"- {name.rpartition('.')[0]}, {run['kernel']}: {text.splitlines()[0]}"
         for text in run["once"]:
             yield f"- {name.rpartition('.')[0]}, {run['kernel']}, not again when sent anew: {text.splitlines()[0]}"
     if not held and all(run["agrees"] for run in runs.values()):
-        yield "Nothing: every run agreed, and the list of known disagreements is empty."
+        yield "Nothing: every run agreed, and so does every random case that was kept."
     yield from (f"- not compared: {text}" for text in skipped)
     yield "\nWhere the lab itself differs from a real node: see [the lab](lab.md)."
 

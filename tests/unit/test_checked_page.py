@@ -28,8 +28,12 @@ def result(packets: int, disagreement: str = "") -> dict[str, Any]:
 
 
 def page(folder: Path, known: str = "") -> str:
-    (folder / "known.toml").write_text(known)
-    words = [sys.executable, str(SCRIPT), str(folder), str(folder / "known.toml")]
+    cases = folder / "cases"
+    cases.mkdir()
+    (cases / "agrees.json").write_text(json.dumps({"about": "it did not once"}))
+    if known:
+        (cases / "found-27.json").write_text(json.dumps({"known": known}))
+    words = [sys.executable, str(SCRIPT), str(folder), str(cases)]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
@@ -49,10 +53,9 @@ def test_runs_become_rows_and_sums(tmp_path: Path) -> None:
 
 def test_what_differs_is_told(tmp_path: Path) -> None:
     (tmp_path / "example, flannel vxlan.host.json").write_text(json.dumps(result(10, "a packet\n    kernel  more")))
-    known = '[[disagreement]]\nfamily = "IPV4"\nseed = 27\nreason = "Because."\n'
-    text = page(tmp_path, known)
+    text = page(tmp_path, "Because.")
     assert "1 disagreements" in text
-    assert "- Because. (random case IPV4 27)" in text
+    assert "- random case found-27: Because." in text
     assert "- example, flannel vxlan, Linux 6.1.0: a packet" in text
     assert "Nothing:" not in text
 
