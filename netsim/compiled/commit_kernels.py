@@ -313,7 +313,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     tcp = 0
     if hot["proto"] == 6:
         tcp = 2 if e.w.namespace[cold["ns"][0]]["flags"] & LIBERAL else 1
-    if tcp and (state != 3 or x.segment[0] & ~_PSH != _ACK):
+    if tcp and (state != 3 or (x.segment[0] | _PSH) != (_ACK | _PSH)):
         return 0
     if state == fl.UDP and hot["status"] & fl.SEEN_REPLY:
         return 0

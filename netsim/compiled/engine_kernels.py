@@ -281,7 +281,7 @@ def with_care(e: Any, x: Any, b: Any, i: Int, flow: Int, direction: Int, tcp: In
         if s.outer[outer]["owner"] != 0 or not outer_alive(s, outer, now):
             return 0
     if tcp:
-        if b.tcp_flags[i] & ~_PSH != _ACK:
+        if (b.tcp_flags[i] | _PSH) != (_ACK | _PSH):
             return 0
         load_segment(x, b, i)
         x.tcp[0] = s.tcp[flow]

@@ -310,6 +310,8 @@ def forward(e: Any, x: Any) -> Int:
             return _at(bail(x, jn.R_ROUTE))
     if r[rg.TTL] <= 1:
         return _at(bail(x, jn.R_TTL))
+    if e.w.namespace[j[jn.NS]]["flags"] & wd.SEALED:
+        return _at(bail(x, jn.R_MTU))
     device = device_at(e, j[jn.NS], j[jn.ROUTE_DEVICE])
     if device == 0:
         return _at(bail(x, jn.R_DEVICE))

@@ -138,6 +138,10 @@ class World:
     def has(self, number: int) -> bool:
         return bool(self._namespace[number]["flags"] & PRESENT)
 
+    def seal(self, number: int) -> None:
+        """The namespace has learnt a path MTU: what it sends and forwards is the interpreter's business from now on."""
+        self._namespace[number]["flags"] |= SEALED
+
     def device_number(self, namespace: str, device: str) -> int:
         """0 if the namespace has not been added, or has no such device."""
         return self._device_numbers.get((namespace, device), 0)

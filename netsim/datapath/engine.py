@@ -304,6 +304,9 @@ class Datapath:
         origin = self._origin_of(int(batch.origin[at]))
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
         self._take_recent()
+        for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
+            if name in self.state.namespaces and self.state.namespaces[name].path_mtu:
+                self.world.seal(self.world.number(name))
         return outcome
 
     def _write(self, outcome: Outcome, made: Results, at: int) -> None:

@@ -44,9 +44,6 @@ def reduced(switch: str, routers: int, packets: int, **environment: str) -> None
     assert run.returncode == 0, run.stderr[-4000:] + run.stdout[-2000:]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="engine_kernels.with_care: tcp_flags & ~_PSH is uint8 & -9, which numpy refuses to compute"
-)
 def test_without_the_jit() -> None:
     reduced("numba.config.DISABLE_JIT", routers=6, packets=60, NUMBA_DISABLE_JIT="1")
 
