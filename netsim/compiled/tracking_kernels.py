@@ -151,6 +151,10 @@ def track(e: Any, x: Any) -> Int:
         found = find_outer(e.s, ns, proto, src, dst, ports, v6, now)
         if found < 0:
             return bail(x, jn.R_ELSEWHERE)
+        if found == 0 and find(e.s, ns, proto, src, dst, ports, v6, now) != 0:
+            return bail(x, jn.R_TUNNEL)  # somebody other than the tunnel speaks on its ports
+        if found & 1:
+            return bail(x, jn.R_TUNNEL)
         stop["found"] = found
         if found != 0:
             entry = e.s.outer[found >> 1]
@@ -160,6 +164,9 @@ def track(e: Any, x: Any) -> Int:
         found = find(e.s, ns, proto, src, dst, ports, v6, now)
         if found < 0:
             return bail(x, jn.R_ELSEWHERE)
+        if found == 0 and proto == _UDP and e.s.counts[fl.N_OUTERS] != 0:
+            if find_outer(e.s, ns, proto, src, dst, ports, v6, now) != 0:
+                return bail(x, jn.R_TUNNEL)
         stop["found"] = found
         flow, direction = found >> 1, found & 1
         if flow != 0 and direction == 0 and not alive(e.s, flow, now):

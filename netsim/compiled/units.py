@@ -8,7 +8,7 @@ import numpy as np
 
 from netsim.compiled import fib_checks, fib_kernels, tcp_kernel
 from netsim.compiled import walk as rules
-from netsim.compiled.jit import Int, inner
+from netsim.compiled.jit import Int
 from netsim.compiled.unit import unit
 
 fib_lookup = unit(fib_kernels.fib_lookup)
@@ -16,13 +16,16 @@ address_type = unit(fib_kernels.address_type)
 martian = unit(fib_checks.martian)
 validate_source = unit(fib_checks.validate_source)
 select_source = unit(fib_checks.select_source)
+# Of its own: numba's cache tells one function's compilations apart by their argument types alone, so a function must not be
+# compiled with and without entry points for the same ones. Nobody else walks by reference.
 walk = unit(rules.walk.py_func if hasattr(rules.walk, "py_func") else rules.walk, exact=(7,))  # the seed is unsigned
 tcp_advance = unit(tcp_kernel.tcp_advance)
-_begin = inner(tcp_kernel.tcp_begin.py_func) if hasattr(tcp_kernel.tcp_begin, "py_func") else tcp_kernel.tcp_begin
 
 
 @unit
 def tcp_begin(record: Any, segment: Any, loose: Int) -> Int:
     """``tcp_kernel.tcp_begin`` on a segment as the scratch of a journey holds it."""
-    begun = _begin(record, segment[0], segment[1], segment[2], segment[3], segment[4], segment[5], loose != 0)
+    begun = tcp_kernel.tcp_begin(
+        record, segment[0], segment[1], segment[2], segment[3], segment[4], segment[5], loose != 0
+    )
     return np.int64(1 if begun else 0)

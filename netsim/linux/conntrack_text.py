@@ -58,7 +58,8 @@ def parse_entry(text: str, now: float = 0.0, source: Source | None = None) -> En
         original, reply = (_read(proto, dict(pairs[a:b])) for a, b in zip(starts, (starts[1], len(pairs)), strict=True))
         mark = int(dict(pairs[starts[1] :]).get("mark", "0"))
         tcp = TcpTrack.in_state(words[3]) if proto == Proto.TCP else None
-        sctp = SctpTrack.in_state(words[3]) if proto == Proto.SCTP else None
+        # A connection that no chunk has moved yet is shown without a state.
+        sctp = SctpTrack.in_state(words[3]) if proto == Proto.SCTP and len(words) > 3 else None
     except (IndexError, KeyError, ValueError):
         raise InputError([Problem(f'"{text.strip()}" is no line of conntrack -L', source)]) from None
     plain = original.inverted()

@@ -104,7 +104,9 @@ def test_files_of_every_variety(tmp_path: Path, data: st.DataObject) -> None:
     for block in blocks:
         assert not block.records["oddity"].any()
         batch = _batch(block, addresses)
-        batch.check(1) if (np.diff(batch.time) >= 0).all() else None
+        batch.time[:] -= batch.time.min()  # a replay's clock begins with its first packet
+        if (np.diff(batch.time) >= 0).all() and batch.time.max(initial=0) < 1 << 40:
+            batch.check(1)
         for number in range(len(batch)):
             packet, record = packets[block.first - 1 + number], records[block.first - 1 + number]
             parsed = parse_packet(to_bytes(packet))
