@@ -121,6 +121,29 @@ def _slot(F: Any, hi: Any, lo: Any, base: Any, length: Any) -> Any:
 
 
 @inner
+def _left_out(F: Any, link: Any, row: Any) -> Any:
+    """Does the namespace leave this route of a base out?"""
+    if link < 0:
+        return False
+    head = F.link[link]
+    place = F.route[row]["place"]
+    for at in range(np.int64(head["without"]), np.int64(head["without"]) + np.int64(head["count"])):
+        if F.number[at] == place:
+            return True
+    return False
+
+
+@inner
+def _holds_one(F: Any, link: Any, slot: Any) -> Any:
+    """Does the namespace have any of the routes of a base's prefix?"""
+    first = np.int64(slot["route"])
+    for row in range(first, first + np.int64(slot["count"])):
+        if not _left_out(F, link, row):
+            return True
+    return False
+
+
+@inner
 def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> Any:
     """The longest prefix of ``table`` that holds the address and is shorter than ``limit``, looking at own prefixes from row
     ``at`` on: (its length, first row of ROUTE, end, row of LINK or -1, where to go on); length -1: there is none."""
@@ -147,7 +170,8 @@ def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> An
             if length >= limit:
                 continue
             found = _slot(F, hi, lo, base, length)
-            if found >= 0:
+            # What the namespace leaves out must not hide the same prefix of another base: its own table may be one.
+            if found >= 0 and _holds_one(F, row, F.slot[found]):
                 slot = F.slot[found]
                 best, first, link = length, np.int64(slot["route"]), np.int64(row)
                 stop = first + np.int64(slot["count"])
@@ -155,19 +179,6 @@ def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> An
     if link < 0:
         at += 1
     return best, first, stop, link, at
-
-
-@inner
-def _left_out(F: Any, link: Any, row: Any) -> Any:
-    """Does the namespace leave this route of a base out?"""
-    if link < 0:
-        return False
-    head = F.link[link]
-    place = F.route[row]["place"]
-    for at in range(np.int64(head["without"]), np.int64(head["without"]) + np.int64(head["count"])):
-        if F.number[at] == place:
-            return True
-    return False
 
 
 @inner
