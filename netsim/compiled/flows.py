@@ -110,7 +110,7 @@ assert COLD.itemsize == 32
 assert OUTER.itemsize == 40
 
 # Status bits of a flow (``Hot.status``) and of an outer entry.
-IPV6, SNAT, DNAT, SEEN_REPLY, ASSURED, NAT_ASKED, CLASS_OFF = 1, 2, 4, 8, 16, 32, 64
+IPV6, SNAT, DNAT, SEEN_REPLY, ASSURED = 1, 2, 4, 8, 16
 
 # Columns of ``timeouts``: what an entry's life depends on. The first ten are TCP's states.
 TCP_STATES = ("NO", "SS", "SR", "ES", "FW", "CW", "LA", "TW", "CL", "S2")

@@ -75,15 +75,6 @@ class HashMap:
             self._grow(2 * len(self.keys))
         self.used += put(self.keys, self.values, U(kind << 56 | number << 32 | value), fact)
 
-    def set_many(self, kind: int, number: int, values: npt.NDArray[np.uint32], facts: npt.NDArray[np.int32]) -> None:
-        room = len(self.keys)
-        while 2 * (self.used + len(values)) > room:
-            room *= 2
-        if room != len(self.keys):
-            self._grow(room)
-        for value, fact in zip(values.tolist(), facts.tolist()):
-            self.used += put(self.keys, self.values, U(kind << 56 | number << 32 | value), fact)
-
     def _grow(self, room: int) -> None:
         keys, values = np.zeros(room, np.uint64), np.zeros(room, np.int32)
         with np.errstate(over="ignore"):

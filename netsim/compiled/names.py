@@ -20,7 +20,3 @@ class Names:
 
     def name(self, number: int) -> str:
         return self._names[number]
-
-    def starting_with(self, prefix: str) -> list[int]:
-        """The numbers of the names known so far that begin with ``prefix``."""
-        return [number for number, name in enumerate(self._names) if name.startswith(prefix)]

@@ -20,7 +20,7 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.commit_kernels import fold, free_outer
+from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
 from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
@@ -403,7 +403,7 @@ class Datapath:
             table = self.state.of(self.world.name(ns)).conntrack
             assert isinstance(table, JoinedTable)
             table.take(entry)
-        self.store.forget(flow, self._engine())
+        forget_flow(self._engine(), flow)
 
     def _thaw_outer(self, number: int) -> None:
         for ns, entry in list(self._entries_of_outer(number)):

@@ -14,7 +14,6 @@ import numpy as np
 
 from netsim.compiled import flows as fl
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.commit_kernels import forget_flow
 from netsim.compiled.engine_tables import Counters
 from netsim.compiled.flows import FlowState, add_elsewhere, aligned, outer_last, rebuild, source_key, tuple_hash
 from netsim.compiled.ref import reference
@@ -133,10 +132,6 @@ class FlowStore:
                 add_elsewhere(reference(self.state), value)
         add_elsewhere(reference(self.state), np.uint64(digest))
 
-    def forget_notes(self) -> None:
-        self.state.elsewhere[:] = 0
-        self.state.counts[fl.N_ELSEWHERE] = 0
-
     # -- flows as entries ---------------------------------------------------------------------------------------------
     def words(self, one: Tuple) -> tuple[int, int, int]:
         """A tuple as records hold it: source, destination, ports."""
@@ -204,9 +199,6 @@ class FlowStore:
                     born=int(record["born"]) / MS,
                 ),
             )
-
-    def forget(self, flow: int, engine: Any) -> None:
-        forget_flow(engine, flow)
 
 
 def _aligned_copy(array: Any) -> Any:
