@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
@@ -32,16 +31,15 @@ from netsim.compiled.engine_tables import OTHER_ORIGINS
 from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, outer_alive, tuple_hash
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import enter, run
-from netsim.compiled.prefetch import prefetch
-from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
+from netsim.compiled.prefetch import prefetch, prefetch_read
+from netsim.compiled.tcp_kernel import tcp_established
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
-from netsim.compiled.units import tcp_advance
 
 U = np.uint64
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _ACK, _PSH = 16, 8
-_AHEAD = 12  # packets: some 100 ns at full speed, a load from memory
+_AHEAD = 8  # packets: a few hundred nanoseconds, enough for a load from memory
 _FULL = 0x7FFFFFFF  # counters in the hot record are folded before they pass this
 
 DONE, STOPPED_FAULT, STOPPED_BAIL = 0, 1, 2
@@ -157,27 +155,44 @@ def _tunnel_family(e: Any, x: Any, place: Int) -> Int:
     return 0
 
 
+@inner
+def _hash_of(src: Any, dst: Any, sport: Any, dport: Any, proto: Any, flags: Any, i: Int) -> Int:
+    return tuple_hash(
+        np.int64(proto[i]), np.int64(src[i]), np.int64(dst[i]),
+        np.int64(sport[i]) << 16 | np.int64(dport[i]), np.int64(flags[i] & 1),
+    )  # fmt: skip
+
+
+@inner
+def _candidate(slots: Any, h: Int) -> Int:
+    """The first flow whose tag fits, 0 if none does."""
+    mask = U(slots.shape[0] - 1)
+    tag = np.uint32(h >> U(32)) & TAG
+    at = h & mask
+    slot = slots[at]
+    while slot != 0 and (slot & TAG != tag or slot == TOMB):
+        at = (at + U(1)) & mask
+        slot = slots[at]
+    return slot & NUMBER
+
+
 @kernel
-def look_up(s: Any, b: Any, candidates: Any, start: Int, stop: Int) -> Int:
+def look_up(s: Any, b: Any, hashes: Any, candidates: Any, start: Int, stop: Int) -> Int:
     """For each packet the first flow whose tag fits its tuple, 0 if none does; the index alone is read.
 
-    Two loops over blocks: the first is arithmetic on columns, which LLVM makes vectors of; in the second the loads of a
-    block do not depend on each other."""
+    ``process`` does this by the way; here it is for several threads, each of which takes a part of the batch. ``hashes``:
+    scratch of a power of two; its length is how many packets ahead the lines of the index are asked for."""
     slots = s.slots
     src, dst, sport, dport, proto, flags = b.src, b.dst, b.sport, b.dport, b.proto, b.flags
-    mask = U(slots.shape[0] - 1)
-    for first in range(start, stop):
-        h = tuple_hash(
-            np.int64(proto[first]), np.int64(src[first]), np.int64(dst[first]),
-            np.int64(sport[first]) << 16 | np.int64(dport[first]), np.int64(flags[first] & 1),
-        )  # fmt: skip
-        tag = np.uint32(h >> U(32)) & TAG
-        at = h & mask
-        slot = slots[at]
-        while slot != 0 and (slot & TAG != tag or slot == TOMB):
-            at = (at + U(1)) & mask
-            slot = slots[at]
-        candidates[first] = slot & NUMBER
+    mask, ahead = U(slots.shape[0] - 1), U(hashes.shape[0])
+    last = U(stop)
+    for i in range(U(start), last + ahead):  # unsigned: numba looks at the sign of each other index
+        if i >= U(start) + ahead:
+            candidates[i - ahead] = _candidate(slots, hashes[i & (ahead - U(1))])
+        if i < last:
+            h = _hash_of(src, dst, sport, dport, proto, flags, i)
+            hashes[i & (ahead - U(1))] = h
+            prefetch_read(slots, h & mask)
     return stop
 
 
@@ -194,36 +209,57 @@ def _direction(hot: Any, proto: Int, src: Int, dst: Int, ports: Int, v6: Int) ->
 
 
 @kernel
-def process(e: Any, x: Any, b: Any, o: Any, candidates: Any, start: Int, stop: Int, serial: Int) -> Int:
+def process(
+    e: Any, x: Any, b: Any, o: Any, hashes: Any, candidates: Any, start: Int, stop: Int, serial: Int, looked: Int
+) -> Int:
     """Packets ``start`` to ``stop``: the number of the first that Python must look at (``x.why`` says why), or ``stop``.
 
-    ``candidates`` as ``look_up`` left them."""
+    ``looked``: ``look_up`` has filled ``candidates``; else it is done here, a few packets ahead. ``hashes``: scratch, as
+    there."""
     s = e.s
-    hots, classes = s.hot, s.classes
+    hots, classes, tcp, tcp_flags = s.hot, s.classes, s.tcp, b.tcp_flags
     time, origins, srcs, dsts, sports, dports = b.time, b.origin, b.src, b.dst, b.sport, b.dport
     protos, flags, ttls, lengths, special = b.proto, b.flags, b.ttl, b.length, b.special
     verdict, how, masqueraded, ttl_out, receiver = o.verdict, o.how, o.masqueraded, o.ttl, o.receiver
     src_out, dst_out, sport_out, dport_out = o.src, o.dst, o.sport, o.dport
-    rules, flow_out = o.rules, o.flow
-    for i in range(start, stop):
-        if i + _AHEAD < stop:
-            prefetch(hots, candidates[i + _AHEAD])
+    rules, flow_out, decided, decided_ns = o.rules, o.flow, o.decided, o.decided_ns
+    seqs, acks, windows, options = b.seq, b.ack, b.window, b.tcp_options
+    slots = s.slots
+    mask, ring = U(slots.shape[0] - 1), U(hashes.shape[0] - 1)
+    last, ahead = U(stop), U(_AHEAD)
+    begin = U(start)
+    for step in range(begin, last + ahead + ahead):  # unsigned: numba looks at the sign of each other index
+        # Three packets are at work at once: the index is asked for one, the flow of the next, and the third is taken.
+        if step < last and not looked:
+            h = _hash_of(srcs, dsts, sports, dports, protos, flags, step)
+            hashes[step & ring] = h
+            prefetch_read(slots, h & mask)
+        coming = step - ahead
+        if step >= begin + ahead and coming < last:
+            if not looked:
+                candidates[coming] = _candidate(slots, hashes[coming & ring])
+            prefetch(hots, candidates[coming])
+            if protos[coming] == _TCP:
+                prefetch(tcp, candidates[coming])
+        if step < begin + ahead + ahead:
+            continue
+        i = coming - ahead
         if special[i]:
             x.why[0] = STOPPED_BAIL
             x.j[jn.REASON] = jn.R_KIND
-            return i
+            return np.int64(i)
         proto, src, dst = np.int64(protos[i]), np.int64(srcs[i]), np.int64(dsts[i])
         ports = np.int64(sports[i]) << 16 | np.int64(dports[i])
         v6 = np.int64(flags[i] & 1)
-        flow = np.int64(candidates[i])
+        flow = U(candidates[i])
         direction = _direction(hots[flow], proto, src, dst, ports, v6)
         if direction < 0:
             found = find_any(s, proto, src, dst, ports, v6)
-            flow, direction = found >> 1, found & 1
+            flow, direction = U(found >> 1), found & 1
         hot = hots[flow]
-        place = np.int64(hot["class1"]) if direction else np.int64(hot["class0"])
+        place = U(hot["class1"]) if direction else U(hot["class0"])
         row = classes[place]
-        now = time[i] // 1000 + 1
+        now = np.int64(U(time[i]) // U(1000)) + 1
         last0, last1 = np.int64(hot["last0"]), np.int64(hot["last1"])
         mine = last1 if direction else last0
         length = np.int64(lengths[i])
@@ -240,14 +276,23 @@ def process(e: Any, x: Any, b: Any, o: Any, candidates: Any, start: Int, stop: I
             and packets < _FULL
             and volume < _FULL
         )
-        if fast and row["outer_kept"] | row["tcp"]:
-            fast = with_care(e, x, b, i, flow, direction, np.int64(row["tcp"]), np.int64(row["outer_kept"]), now) != 0
+        outer = U(0)
+        if fast and row["outer_kept"]:
+            outer = kept_outer(s, flow, direction, now)
+            fast = outer != 0
+        if fast and row["tcp"]:
+            fast = (tcp_flags[i] | _PSH) == (_ACK | _PSH) and tcp_established(
+                tcp[flow], direction != 0, np.int64(seqs[i]), np.int64(acks[i]), np.int64(windows[i]),
+                length - (60 if v6 else 40) - np.int64(options[i]),
+            )  # fmt: skip
         if not fast:
-            answer = slow(e, x, b, o, i, serial + i)
+            answer = slow(e, x, b, o, np.int64(i), serial + np.int64(i))
             if answer != DONE:
                 x.why[0] = answer
-                return i
+                return np.int64(i)
             continue
+        if outer:
+            s.outer[outer]["last"] = now
         if direction:
             hot["last1"] = now
             hot["packets1"] = packets + 1
@@ -264,36 +309,17 @@ def process(e: Any, x: Any, b: Any, o: Any, candidates: Any, start: Int, stop: I
             ports = np.int64(hot["s1_ports"])
         sport_out[i], dport_out[i] = ports >> 16, ports & 0xFFFF
         verdict[i], how[i], masqueraded[i] = row["verdict"], 0, row["masqueraded"]
+        decided[i] = decided_ns[i] = 0
         ttl_out[i] = np.int64(ttls[i]) - np.int64(row["ttl"])
-        rules[i], flow_out[i] = row["rules"], flow << 1 | direction
+        rules[i], flow_out[i] = row["rules"], flow << U(1) | U(direction)
     x.why[0] = DONE
     return stop
 
 
-@unit
-def with_care(e: Any, x: Any, b: Any, i: Int, flow: Int, direction: Int, tcp: Int, outer_kept: Int, now: Int) -> Int:
-    """The fast path's checks beyond the hot record: windows, and a tunnel entry that several flows share. 1: all is well,
-    and both have moved on; 0: nothing has changed."""
-    s = e.s
-    outer = np.int64(0)
-    if outer_kept:
-        outer = np.int64(s.cold[flow]["outer1"]) if direction else np.int64(s.cold[flow]["outer0"])
-        if s.outer[outer]["owner"] != 0 or not outer_alive(s, outer, now):
-            return 0
-    if tcp:
-        if (b.tcp_flags[i] | _PSH) != (_ACK | _PSH):
-            return 0
-        load_segment(x, b, i)
-        x.tcp[0] = s.tcp[flow]
-        status = s.hot[flow]["status"]
-        known = (ANSWERED if status & fl.SEEN_REPLY else 0) | (ASSURED if status & fl.ASSURED else 0)
-        answer = tcp_advance(
-            x.tcp[0], direction, x.segment[0], x.segment[1], x.segment[2], x.segment[3], x.segment[4], x.segment[5],
-            tcp == 2, known,
-        )  # fmt: skip
-        if answer != OK:
-            return 0
-        s.tcp[flow] = x.tcp[0]
-    if outer_kept:
-        s.outer[outer]["last"] = now
-    return 1
+@inner
+def kept_outer(s: Any, flow: Int, direction: Int, now: Int) -> Int:
+    """The number of the tunnel's entry that this direction travels in, if it lives and keeps its own time; else 0."""
+    outer = U(s.cold[flow]["outer1"]) if direction else U(s.cold[flow]["outer0"])
+    if s.outer[outer]["owner"] != 0 or not outer_alive(s, outer, now):
+        return U(0)
+    return outer

@@ -167,19 +167,19 @@ class FibCompiler:
         links = [(*base, self._number.add(list(without)), len(without)) for base, without in shared]
         return self._prefix.add(prefixes), len(prefixes), self._link.add(links), len(links)
 
-    def _prefix_rows(self, held: dict[tuple[int, int], Held], facts: Facts) -> list[PrefixRow]:
+    def _prefix_rows(self, held: dict[tuple[int, int], Held], facts: Facts, shared: bool = False) -> list[PrefixRow]:
         """Rows of PREFIX, the longest first; their routes are written."""
         rows: list[PrefixRow] = []
         routes: list[tuple[int, ...]] = []
         start = self._route.used
         for (length, bits), found in sorted(held.items(), reverse=True):
             rows.append((*halves(bits, length), length, start + len(routes), len(found), 0))
-            routes += (self._route_row(route, metric, place, facts) for metric, place, route in found)
+            routes += (self._route_row(route, metric, place, facts, shared) for metric, place, route in found)
         self._route.add(routes)
         return rows
 
-    def _route_row(self, route: Route, metric: int, number: int, facts: Facts) -> tuple[int, ...]:
-        rare, hops = facts.hops(route)
+    def _route_row(self, route: Route, metric: int, number: int, facts: Facts, shared: bool) -> tuple[int, ...]:
+        rare, hops = facts.hops(route, shared)
         flags = t.RARE if rare else 0
         device = gateway = hop = 0
         if len(hops) == 1:
@@ -201,13 +201,15 @@ class FibCompiler:
             start = self._own_numbers(items, len(items))
             tables = _Tables(family)
             tables.take(start, items)
-            found = {table: self._write_base(held, facts, start) for table, held in tables.held.items()}
+            found = {table: self._write_base(held, facts, start, True) for table, held in tables.held.items()}
             self._versions[key] = found
         return found
 
-    def _write_base(self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0) -> Base:
+    def _write_base(
+        self, held: dict[tuple[int, int], Held], facts: Facts, start: int = 0, shared: bool = False
+    ) -> Base:
         """``start``: the number of the run's first route, so that places count from there."""
-        rows = self._prefix_rows(held, facts)
+        rows = self._prefix_rows(held, facts, shared)
         first = rows[0][3]
         self._route.array["place"][first : self._route.used] -= start
         lengths = sorted({length for length, _ in held}, reverse=True)

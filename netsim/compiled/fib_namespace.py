@@ -51,8 +51,11 @@ class Facts:
         return Fib(self.namespace)
 
     # -- next hops ---------------------------------------------------------------------------------------------------
-    def hops(self, route: Route) -> tuple[bool, list[HopRow]]:
-        """(is the route RARE?, its next hops that work here, as ``Fib._use`` finds them)."""
+    def hops(self, route: Route, shared: bool = False) -> tuple[bool, list[HopRow]]:
+        """(is the route RARE?, its next hops that work here, as ``Fib._use`` finds them).
+
+        ``shared``: written here for others too, so this namespace's own addresses do not count (who reads a shared run has
+        none of them for a gateway)."""
         given = route.nexthops or (NextHop(route.gateway, route.device, 1, route.onlink),)
         found: list[HopRow] = []
         for hop in given:
@@ -66,7 +69,7 @@ class Facts:
                 continue
             if device is None and route.type is RouteType.UNICAST:
                 continue
-            if gateway is not None and gateway.version == 4 and self.own4.get(gateway) == device:
+            if not shared and gateway is not None and gateway.version == 4 and self.own4.get(gateway) == device:
                 gateway = None
             flags = (t.ONLINK if hop.onlink else 0) | (t.HAS_GATEWAY if gateway is not None else 0)
             handle = self.handles.handle(gateway) if gateway is not None else 0

@@ -13,7 +13,7 @@ Where the bytes are, per flow:
                          packet reads or writes (index line + this line are the two lines a packet costs)
     cold    32 B         what only first packets and changes of state touch
     totals  24 B         packets and bytes of both directions, without those that ``hot`` counts
-    tcp     48 B         windows (TCP alone)
+    tcp     64 B         one cache line: windows (TCP alone; the third line of its packets)
     outer   40 B         one per tunnel's tuple and direction, shared by flows whose outer tuples collide
 
 The hash is symmetric (both directions of a tuple meet in one slot). Times are milliseconds of simulated

@@ -81,7 +81,6 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (commit.commit, "ex"),
     (engine.prepare, "exbii"),
     (engine.slow, "exboii"),
-    (engine.with_care, "exbiiiiii"),
 )
 
 

@@ -18,20 +18,25 @@ if numba.config.DISABLE_JIT:
     def prefetch(array: Any, row: Any) -> None:
         """Nothing to do without a compiler."""
 
+    prefetch_read = prefetch
+
 else:
 
-    @intrinsic
-    def prefetch(typing_context: Any, array: Any, row: Any) -> Any:
-        """Bring ``array[row]`` into the cache, to be written soon; a row that is not there does no harm."""
+    def _asks(to_write: int) -> Any:
+        def typed(typing_context: Any, array: Any, row: Any) -> Any:
+            def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                base = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
+                number = builder.zext(args[1], ir.IntType(64)) if args[1].type.width < 64 else args[1]
+                pointer = builder.bitcast(builder.gep(base, [number]), ir.IntType(8).as_pointer())
+                word = ir.IntType(32)
+                kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+                function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+                builder.call(function, [pointer, word(to_write), word(3), word(1)])
+                return context.get_dummy_value()
 
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            base = cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).data
-            number = builder.zext(args[1], ir.IntType(64)) if args[1].type.width < 64 else args[1]
-            pointer = builder.bitcast(builder.gep(base, [number]), ir.IntType(8).as_pointer())
-            word = ir.IntType(32)
-            kind = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
-            function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            builder.call(function, [pointer, word(1), word(3), word(1)])
-            return context.get_dummy_value()
+            return types.void(array, row), code
 
-        return types.void(array, row), code
+        return typed
+
+    prefetch = intrinsic(_asks(1))  # ``array[row]`` will be written soon; a row that is not there does no harm
+    prefetch_read = intrinsic(_asks(0))  # it will be read, perhaps by several threads at once

@@ -1,7 +1,7 @@
 """The TCP tracker as kernels over one record a connection: ``netsim.linux.conntrack_tcp.TcpTrack``, number for number.
 
-The record is 48 bytes. ``original`` and ``reply`` are what each sender has sent and may send; then comes what the last
-packet was; whatever is not 32 bits wide is packed behind:
+The record is 48 bytes, and 16 spare to fill a line of the cache. ``original`` and ``reply`` are what each sender has sent
+and may send; then comes what the last packet was; whatever is not 32 bits wide is packed behind:
 
     0       4        8        12       16              32         36         40     41     42      43     44
     ├ end ──┼ maxend ┼ maxwin ┼ maxack ┼─ reply, same ─┼ last_ack ┼ last_end ┼ state┼ flags┼ scales┼ last ┼ last_window, …
@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import kernel
+from netsim.compiled.jit import inner, kernel
 from netsim.linux.conntrack_tcp import MACHINE, STATES, Last, Side, TcpTrack, row_of, valid_flags
 from netsim.packet.model import TcpFlag
 
@@ -39,6 +39,7 @@ TCP_TRACK = np.dtype(
         ("last_window", np.uint16),
         ("last_scale", np.uint8),  # NO_SCALE without one
         ("spare", np.uint8),
+        ("room", np.uint32, 4),  # a record is one line of the cache
     ],
     align=True,
 )
@@ -218,6 +219,48 @@ def tcp_advance(
         record["flags"] = np.int64(record["flags"]) | CLOSES << side
     record["state"] = after
     return OK
+
+
+@inner
+def tcp_established(record: Any, reply: bool, seq: Int, ack: Int, window: Int, payload: Int) -> bool:
+    """``tcp_advance`` for what nearly every segment is: only ACK (and perhaps PSH) is set, the connection is established,
+    and everything lies inside the windows. True: the record has moved on. False: it is something else, nothing has changed.
+
+    ``seq``, ``ack``, ``window`` and ``payload`` are 64 bits wide."""
+    side = 1 if reply else 0
+    sender = record["reply"] if side else record["original"]
+    receiver = record["original"] if side else record["reply"]
+    sender_end, sender_most = np.int64(sender["end"]), np.int64(sender["maxend"])
+    sender_window, receiver_window = np.int64(sender["maxwin"]), np.int64(receiver["maxwin"])
+    receiver_end, receiver_most = np.int64(receiver["end"]), np.int64(receiver["maxend"])
+    acked, flags = np.int64(sender["maxack"]), np.int64(record["flags"])
+    end = (seq + payload) & _MASK
+    ack_window: Int = max(sender_window, _MAX_ACK_WINDOW)
+    late_ack = (receiver_end - ack_window - 1) & _MASK
+    late_end = (sender_end - receiver_window - 1) & _MASK
+    if (
+        record["state"] != _ES
+        or (sender_window == 0) | (receiver_window == 0)
+        or _after(seq, sender_most)
+        or _after(ack, receiver_end)
+        or not _after(end, late_end)
+        or not _after(ack, late_ack)
+    ):
+        return False
+    scaled = window << (np.int64(record["scales"]) >> 4 * side & 15)
+    sender["maxwin"] = max(sender_window, scaled)
+    sender["end"] = end if _after(end, sender_end) else sender_end
+    newer = (flags & ACKED << side) == 0 or _after(ack, acked)
+    sender["maxack"] = ack if newer else acked
+    if _after(end, sender_most):
+        receiver["maxwin"] = (receiver_window + ((end - sender_most) & _MASK)) & _MASK
+    limit = (ack + scaled) & _MASK
+    further = _after(limit, (receiver_most - 1) & _MASK)
+    receiver["maxend"] = (limit + (scaled == 0)) & _MASK if further else receiver_most
+    record["flags"] = flags | ACKED << side
+    record["last"] = (np.int64(record["last"]) & ~(ROW | REPLY)) | _ACK_ROW | (REPLY if side else 0)
+    record["last_ack"], record["last_end"], record["last_window"] = ack, end, window
+    return True
 
 
 _CLOSES, _UNCHECKED, _KEPT, _FALSE_RESET = 0, 1, 2, 3  # what a reset does

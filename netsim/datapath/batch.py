@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled.addresses import Addresses
-from netsim.datapath.check import misshapen, nonsense
+from netsim.datapath.check import flawless, misshapen, nonsense
 from netsim.datapath.columns import DTYPES, Holding, Row, packet_of, row_of
 from netsim.errors import InputError, Problem
 from netsim.packet.model import Packet
@@ -127,7 +127,10 @@ class Batch:
 
         ``origins``: how many handles ``Datapath.origin`` has given out (None: any will do)."""
         named = dict(self.columns())
-        wrong = list(misshapen(named)) or list(nonsense(named, self.extra, self.addresses.interned, origins))
+        wrong = list(misshapen(named))
+        told = self.extra, self.addresses.interned, origins
+        if not wrong and not flawless(named, *told):
+            wrong = list(nonsense(named, *told))
         if wrong:
             raise InputError([Problem(text, object="batch") for text in wrong])
 

@@ -1,12 +1,13 @@
 """What is wrong with the columns of a batch, in words that name the column and the packet.
 
-Vectorised, so that checking costs little beside processing; only complaints are looked at one by one, and of each kind of
-complaint only the first packet is named, with a count of the others.
+Of each kind of complaint only the first packet is named, with a count of the others. A kernel goes over long batches first
+(``netsim.compiled.screen_kernel``): most have no flaw, and are not looked at rule by rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,42 @@ def nonsense(
         known = f"only {v6_addresses} IPv6 addresses have handles; ask Addresses.handle for it"
         yield from complain(six & (columns[name] >= v6_addresses), name, known)
     yield from _protocols(columns, complain, six)
+
+
+_LONG = 2048  # packets from which the kernel is worth its call
+
+
+@cache
+def _protocol_tables() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """``kinds``, ``headers`` and ``asked`` of ``screen_kernel.flawed``."""
+    from netsim.compiled import screen_kernel as screen
+
+    kinds, headers, asked = np.zeros(512, np.uint8), np.zeros(512, np.int64), np.zeros(512, np.bool_)
+    for base, family, least, types in ((0, 4, 20, ICMP_TRACKED), (256, 6, 40, ICMPV6_TRACKED)):
+        headers[base : base + 256] = least
+        for number, size in HEADERS.items():
+            headers[base + number] += size
+        kinds[base + Proto.TCP], kinds[base + Proto.UDP] = screen.TCP, screen.UDP
+        kinds[base + (Proto.ICMP if family == 4 else Proto.ICMPV6)] = screen.ICMP
+        kinds[[base + number for number in INTERPRETED[family]]] = screen.INTERPRETED
+        asked[[base + kind for kind in types]] = True
+    return kinds, headers, asked
+
+
+def flawless(
+    columns: Mapping[str, Column], extra: Collection[int], v6_addresses: int, origins: int | None, least: int = _LONG
+) -> bool:
+    """True: ``nonsense`` has nothing to say (False: it may have, or there are fewer than ``least`` packets). The columns
+    are not misshapen."""
+    count = len(columns["time"])
+    if count < least or extra:
+        return False
+    from netsim.compiled.screen_kernel import flawed  # numba: whoever has few packets does without
+
+    given = [column for name, column in columns.items() if name not in ("ttl", "tos")]
+    limits = LATEST, 1 << 32 if origins is None else origins, v6_addresses
+    arguments: Any = *given, *limits, *_protocol_tables(), 0, count
+    return not flawed(*arguments)
 
 
 def _protocols(columns: Mapping[str, Column], complain: Any, six: Mask) -> Iterator[str]:

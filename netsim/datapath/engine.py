@@ -31,6 +31,7 @@ from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import RuleCompiler
+from netsim.compiled.screen_kernel import first_stranger
 from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
@@ -44,6 +45,7 @@ from netsim.linux.conntrack import Entry, Tuple
 from netsim.linux.network import Network
 
 _DISPOSITIONS = tuple(Disposition)
+_RING = 16  # hashes of packets whose flow is still to be looked up: a power of two, more than the engine looks ahead
 _SEGMENT = 1 << 16  # packets whose flows are looked up at once: their columns and candidates stay in the cache
 
 
@@ -158,8 +160,9 @@ class Datapath:
         self._before = (self._fork(), batch) if explainable else None
         made = results(len(batch))
         columns, into = reference(self._columns(batch)), reference(made)
-        candidates = np.zeros(len(batch), np.uint32)
-        looked_up = 0
+        candidates = np.empty(len(batch), np.uint32)
+        hashes = np.zeros(_RING, np.uint64)
+        end = 0
         with np.errstate(over="ignore"):
             at = 0
             while at < len(batch):
@@ -168,10 +171,15 @@ class Datapath:
                     at += 1
                     continue
                 engine = self._engine()
-                if at == looked_up:
-                    looked_up = min(at + _SEGMENT, len(batch))
-                    self._look_up(columns, candidates, at, looked_up)
-                at = int(process(engine, self._x, columns, into, candidates, at, looked_up, self.serial))
+                if at == end:
+                    end = min(at + _SEGMENT, len(batch))
+                    if self.threads > 1:
+                        self._look_up(columns, candidates, at, end)
+                at = int(
+                    process(
+                        engine, self._x, columns, into, hashes, candidates, at, end, self.serial, int(self.threads > 1)
+                    )
+                )
                 why = int(self._scratch.why[0])
                 if why == DONE:
                     continue
@@ -190,12 +198,13 @@ class Datapath:
     def _look_up(self, columns: Any, candidates: Any, start: int, stop: int) -> None:
         """Candidates for a segment of the batch, by all threads: a kernel lets go of the interpreter lock."""
         flows = reference(self.store.state)
-        if self.threads == 1 or stop - start < 4 * self.threads:
-            look_up(flows, columns, candidates, start, stop)
-            return
         cuts = [start + (stop - start) * part // self.threads for part in range(self.threads + 1)]
         with ThreadPoolExecutor(self.threads) as pool:
-            list(pool.map(lambda ends: look_up(flows, columns, candidates, *ends), pairwise(cuts)))
+            list(
+                pool.map(
+                    lambda ends: look_up(flows, columns, np.zeros(_RING, np.uint64), candidates, *ends), pairwise(cuts)
+                )
+            )
 
     def _fork(self) -> Datapath:
         """A datapath on the same tables that remembers the same and goes on apart."""
@@ -241,14 +250,11 @@ class Datapath:
             raise InputError(
                 [Problem("its addresses are not Datapath.addresses: handles mean nothing here", object="batch")]
             )
-        given = np.zeros(len(self.world.namespaces), bool)
+        given = np.zeros(len(self.world.namespaces), np.bool_)
         given[[number for number in self._origin_numbers.values() if number < OTHER_ORIGINS]] = True
-        origin = batch.origin.astype(np.int64)
-        fine = given[np.minimum(origin, len(given) - 1)] & (origin < len(given))
-        fine |= (origin >= OTHER_ORIGINS) & (origin < OTHER_ORIGINS + len(self._origins))
-        if not fine.all():
-            number = int(np.argmin(fine))
-            text = f"packet {number}: origin {origin[number]} was not given out; ask Datapath.origin for one"
+        number = int(first_stranger(batch.origin, given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
+        if number < len(batch):
+            text = f"packet {number}: origin {batch.origin[number]} was not given out; ask Datapath.origin for one"
             raise InputError([Problem(text, object="batch")])
 
     def _columns(self, batch: Batch) -> Columns:
@@ -320,6 +326,7 @@ class Datapath:
         one = _ports(packet)
         made.sport[at], made.dport[at] = one
         made.rules[at] = outcome.rules_evaluated
+        made.flow[at] = made.decided[at] = made.decided_ns[at] = 0
 
     def _count(self, outcome: Outcome, length: int) -> None:
         for hop in (*outcome.hops, *outcome.error_hops):

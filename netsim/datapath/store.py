@@ -42,7 +42,7 @@ class FlowStore:
             hot=aligned(flows, fl.HOT),
             cold=aligned(flows, fl.COLD),
             outer=aligned(2 * flows, fl.OUTER),
-            tcp=np.zeros(flows, TCP_TRACK),
+            tcp=aligned(flows, TCP_TRACK),
             totals=np.zeros(flows, fl.TOTAL),
             timeouts=np.zeros((_SETTINGS, 16), np.uint32),
             sources=np.zeros(_power_of_two(2 * flows), np.uint32),

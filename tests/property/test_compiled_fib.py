@@ -424,6 +424,18 @@ def test_a_shared_gateway_may_be_an_own_address() -> None:
         assert found == shown(Fib(held[number]).lookup(ip("10.1.7.7")))
 
 
+def test_whoever_comes_first_writes_a_shared_gateway_for_all() -> None:
+    """As flannel does it: a node leaves out the route by way of itself, and shares the run with the others."""
+    run = tuple(Route(network(f"10.1.{n}.0/24"), ip(f"10.1.{n}.0"), "d0", onlink=True) for n in range(40))
+    own = [Address("d0", interface(f"10.1.{n}.0/32")) for n in (7, 8)]
+    held = [Namespace(f"n{n}", worlds.LINKS, (own[at],), sharing((), run, 0, [n])) for at, n in enumerate((7, 8))]
+    compiled = Compiled(held)
+    for number, subnet in ((0, 8), (1, 7), (1, 9)):
+        found = compiled.result(compiled.lookup(number, ip(f"10.1.{subnet}.7"), None, None, None, 0, 0), 4)
+        assert str(found.gateway) == f"10.1.{subnet}.0"
+        assert found == shown(Fib(held[number]).lookup(ip(f"10.1.{subnet}.7")))
+
+
 @pytest.mark.parametrize(
     "routes",
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netsim.compiled.jit import kernel
 from netsim.compiled.tcp_kernel import (
     AGAIN,
     INVALID,
@@ -19,6 +21,7 @@ from netsim.compiled.tcp_kernel import (
     store,
     tcp_advance,
     tcp_begin,
+    tcp_established,
     tracks,
 )
 from netsim.linux.conntrack import TIMEOUTS as KNOWN
@@ -228,7 +231,62 @@ def test_the_edges_of_the_window(
     assert load(record) == track
 
 
+@kernel
+def _established(record: Any, reply: Any, seq: Any, ack: Any, window: Any, payload: Any) -> bool:
+    return tcp_established(record, reply, seq, ack, window, payload)
+
+
+def _shortcut(track: TcpTrack, reply: bool, body: Tcp, liberal: bool = False) -> bool:
+    """Did the fast path's own look at a segment with ACK and perhaps PSH do? If so, it did what ``tcp_advance`` does."""
+    record, whole = tracks(1)[0], tracks(1)[0]
+    store(track, record)
+    store(track, whole)
+    numbers = [np.int64(value) for value in (body.seq, body.ack, body.window, len(body.payload))]
+    if not _established(record, reply, *numbers):
+        assert load(record) == track  # nothing has changed
+        return False
+    assert _advance(whole, body, -1, reply, liberal) == "ok"
+    assert record.tobytes() == whole.tobytes()
+    return True
+
+
+@settings(deadline=None)
+@given(
+    st.builds(
+        TcpTrack, st.sampled_from([*STATES, "ES", "ES"]), st.booleans(), st.tuples(sides, sides), lasts, st.booleans()
+    ),
+    st.booleans(), st.booleans(), st.booleans(), st.data(),
+)  # fmt: skip
+def test_the_shortcut_from_any_state(
+    track: TcpTrack, reply: bool, push: bool, liberal: bool, data: st.DataObject
+) -> None:
+    body, _ = data.draw(next_packets(track, reply))
+    _shortcut(track, reply, replace(body, flags=TcpFlag(0x18 if push else 0x10)), liberal)
+
+
+@settings(deadline=None)
+@given(
+    words | edges, words | edges, windows, windows, st.integers(0, 14), st.booleans(), st.booleans(),
+    st.lists(st.tuples(st.booleans(), st.integers(0, 20000), st.integers(1, 65535)), min_size=1, max_size=12),
+)  # fmt: skip
+def test_the_shortcut_takes_honest_talk(
+    one: int, two: int, first: int, second: int, scale: int, pushes: bool, picked: bool,
+    talk: list[tuple[bool, int, int]],
+) -> None:  # fmt: skip
+    at, wide = [one, two], [first | 1, second | 1]
+    held = [Side(at[n], (at[n] + (wide[1 - n] << scale)) & 0xFFFFFFFF, wide[n] << scale, scale, True) for n in (0, 1)]
+    track = TcpTrack("ES", picked, (held[0], held[1]))
+    for reply, size, window in talk:
+        room = (track.sides[reply].maxend - at[reply]) & 0xFFFFFFFF
+        body = Tcp(
+            1, 2, TcpFlag(0x18 if pushes else 0x10), at[reply], at[not reply], window, b"", bytes(min(size, room))
+        )
+        assert _shortcut(track, reply, body)
+        assert track.advance(body, reply, False) == "ok"
+        at[reply] = at[reply] + len(body.payload) & 0xFFFFFFFF
+
+
 def test_a_record_is_small_and_its_states_have_timeouts() -> None:
-    assert TCP_TRACK.itemsize == 48
+    assert TCP_TRACK.itemsize == 64  # a line of the cache: one that straddles two costs the fast path twice
     assert len(TIMEOUTS) == len(STATES)
     assert set(TIMEOUTS[1:]) <= set(KNOWN)

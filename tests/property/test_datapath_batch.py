@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netsim.compiled.addresses import Addresses
+from netsim.datapath import check
 from netsim.datapath.batch import Batch, concat
 from netsim.datapath.columns import DTYPES, ICMP_TRACKED, ICMPV6_TRACKED, Holding, packet_of, row_of
 from netsim.linux.conntrack import is_icmp_error, tuple_of
@@ -161,6 +162,21 @@ def test_every_row_comes_back(told: list[dict[str, Any]]) -> None:
     assert all(again.recall(number) is None for number in range(len(batch)))
     for name, column in batch.columns():
         assert column.tolist() == getattr(again, name).tolist(), name
+
+
+@_SETTINGS
+@given(st.lists(rows(), min_size=1, max_size=5), st.none() | st.integers(0, 3), st.data())
+def test_the_kernel_finds_fault_where_the_rules_do(
+    told: list[dict[str, Any]], origins: int | None, data: st.DataObject
+) -> None:
+    batch = _batch(told)
+    for name in data.draw(st.lists(st.sampled_from([*DTYPES, "time", "proto", "flags"]), max_size=2)):
+        room = np.iinfo(DTYPES[name])
+        near = st.integers(room.min, room.max) | st.integers(0, 60)
+        getattr(batch, name)[data.draw(st.integers(0, len(told) - 1))] = data.draw(near)
+    columns, limits = dict(batch.columns()), ({}, batch.addresses.interned, origins)
+    faults = list(check.nonsense(columns, *limits))
+    assert check.flawless(columns, *limits, least=1) == (not faults), faults
 
 
 @_SETTINGS
