@@ -80,6 +80,8 @@ def neighbour(e: Any, x: Any, device: Int) -> Int:
     found = fact(e, wd.NEIGHBOUR4 + six, device, hop)
     if found == -1 and row["neighbour_layer"] != 0:
         found = fact(e, wd.NEIGHBOURS4 + six, np.int64(row["neighbour_layer"]), hop)
+    if found == -1 and row["segment"] != 0:
+        found = fact(e, wd.RESOLVED4 + six, np.int64(row["segment"]), hop)
     if found == -1 and row["kind"] != wd.VXLAN:
         return -fault(x, wd.NEIGHBOUR4 + six, device, hop)
     if found <= 0:

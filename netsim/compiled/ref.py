@@ -80,6 +80,11 @@ class Ref:
         self.address = self.words.ctypes.data
 
 
+def unchanged(one: Any, other: Any) -> bool:
+    """Are these named tuples made of the very same arrays? A ``Ref`` of one will do for the other."""
+    return one is other or (isinstance(one, tuple) and type(one) is type(other) and all(map(unchanged, one, other)))
+
+
 def reference(inner: Any) -> Any:
     """``inner``, a named tuple of arrays, in the form that kernels take."""
     return inner if numba.config.DISABLE_JIT else Ref(inner)

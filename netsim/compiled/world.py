@@ -83,6 +83,7 @@ PORT = 6  # bridge device, MAC → port's device, or BRIDGE_UP
 STATION = 7  # segment, MAC → device
 PEER = 8  # VXLAN device, MAC → tunnel endpoint
 PEERS = 9  # layer, MAC → tunnel endpoint
+RESOLVED4, RESOLVED6 = 10, 11  # segment, next hop → MAC: whoever asks there gets one answer
 NOBODY, BRIDGE_UP = -2, -3
 
 _LAYER_FROM = 32  # shorter runs are written out

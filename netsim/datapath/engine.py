@@ -28,7 +28,7 @@ from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, drop_outer, fi
 from netsim.compiled.link import link
 from netsim.compiled.names import Names
 from netsim.compiled.recent_table import RecentTable
-from netsim.compiled.ref import reference
+from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
@@ -103,6 +103,7 @@ class Datapath:
         self._origin_rows = np.zeros((4, 4), np.int64)
         self._settings = 0
         self._cache = np.ones(1, np.int64)
+        self._held: tuple[Engine, Any] | None = None  # the tables as they last were, and a reference to them
         self._scratch = jn.scratch()
         self._x = reference(self._scratch)
         if compiled:
@@ -264,7 +265,10 @@ class Datapath:
         return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
 
     def _engine(self) -> Any:
-        return reference(self._tables())
+        tables = self._tables()
+        if self._held is None or not unchanged(self._held[0], tables):
+            self._held = tables, reference(tables)
+        return self._held[1]
 
     def _tables(self) -> Engine:
         while self._settings < len(self.world.settings):

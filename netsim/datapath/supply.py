@@ -97,7 +97,14 @@ class Supply:
         scene, link = self._device(device)
         address = self.addresses.address(hop, 4 if kind == wd.NEIGHBOUR4 else 6)
         found = resolve(self.scenes, scene, link, address)
-        self.tables.facts.set(kind, device, hop, wd.NOBODY if found is None else self.names.number(found.mac))
+        mac = wd.NOBODY if found is None else self.names.number(found.mac)
+        if link.segment is not None and self.network.on_segment(link.segment, address) is not None:
+            # The namespace's own entries are in the tables already: this is the answer to all on the segment, and 5,000
+            # nodes do not ask about each other one by one.
+            kind = wd.RESOLVED4 if kind == wd.NEIGHBOUR4 else wd.RESOLVED6
+            self.tables.facts.set(kind, self.names.number(link.segment), hop, mac)
+        else:
+            self.tables.facts.set(kind, device, hop, mac)
 
     def _port(self, bridge: int, mac: int) -> None:
         scene, link = self._device(bridge)
