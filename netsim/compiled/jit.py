@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,14 +23,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 Int = Any  # an integer or truth value inside a kernel, of whatever width numba infers
 
 
-def _cache() -> None:
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return
+@cache
+def package_digest() -> str:
+    """Of numba's version and the text of this package."""
     digest = hashlib.sha256(numba.__version__.encode())
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache() -> None:
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = home / "netsim" / f"kernels-{digest.hexdigest()[:16]}"
+    place = home / "netsim" / f"kernels-{package_digest()}"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError:

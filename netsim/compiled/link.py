@@ -5,15 +5,22 @@ for each argument:
 
     e Engine  x Scratch  b Columns  o Results (by reference)   s e.s  f e.f  p e.p  h x.rules  c e.recent
     w address words  r registers  u answers of the FIB  g segment (arrays)   t a TCP record   d seed (uint64)
-    n seconds (float64)   i a 64-bit integer
+    n seconds (float64)   i a 64-bit integer   # hashes  k candidates (arrays)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+from llvmlite import binding
 from numba.core import types
 
 from netsim.compiled import commit_kernels as commit
@@ -22,6 +29,7 @@ from netsim.compiled import flows, machine, units
 from netsim.compiled import hook_kernels as hooks
 from netsim.compiled import tracking_kernels as tracking
 from netsim.compiled.engine_tables import Columns, Engine, Results
+from netsim.compiled.jit import package_digest
 from netsim.compiled.journey import Scratch
 from netsim.compiled.ref import reference
 from netsim.compiled.unit import ready
@@ -81,18 +89,56 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (commit.commit, "ex"),
     (engine.prepare, "exbii"),
     (engine.slow, "exboii"),
+    (engine.process, "exbo#kiiii"),
+    (engine.look_up, "sb#kii"),
 )
 
 
-def link(e: Engine, x: Scratch, b: Columns, o: Results, told: Callable[[str], None] | None = None) -> None:
-    """See that the engine can run on tables of these types (their contents do not matter)."""
-    if numba.config.DISABLE_JIT:
-        return
+def units_for(e: Engine, x: Scratch, b: Columns, o: Results) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Every kernel of the engine with its types, for tables of these types (their contents do not matter)."""
     kinds = {
         "e": e, "x": x, "b": b, "o": o, "s": e.s, "f": e.f, "p": e.p, "h": x.rules, "c": e.recent,
     }  # fmt: skip
     kinds = {letter: numba.typeof(reference(held)) for letter, held in kinds.items()}
     arrays = {"w": e.words, "r": x.r, "u": x.out, "t": x.tcp[0], "g": x.segment}
+    arrays |= {"#": np.empty(0, np.uint64), "k": np.empty(0, np.uint32)}
     kinds |= {letter: numba.typeof(held) for letter, held in arrays.items()}
     kinds |= {"i": types.int64, "d": types.uint64, "n": types.float64}
-    ready(((one, tuple(kinds[letter] for letter in letters)) for one, letters in ORDER), told)
+    return [(one, tuple(kinds[letter] for letter in letters)) for one, letters in ORDER]
+
+
+def link(
+    e: Engine,
+    x: Scratch,
+    b: Columns,
+    o: Results,
+    told: Callable[[str], None] | None = None,
+    help_with: Sequence[str] = (),
+) -> None:
+    """See that the engine can run on tables of these types.
+
+    The first time on a machine that means compiling for a while. ``help_with``: a command that calls ``compile_only`` for
+    the same kernels, last ones first; it runs beside this process if there is another CPU, and what it has put into the
+    cache by the time this process gets there is only loaded."""
+    if numba.config.DISABLE_JIT:
+        return
+    units = units_for(e, x, b, o)
+    done = _mark()
+    helper = None
+    if help_with and not done.exists() and len(os.sched_getaffinity(0)) > 1:
+        helper = subprocess.Popen(help_with, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        ready(units, told)
+    finally:
+        if helper is not None:
+            helper.kill()
+            helper.wait()
+    with suppress(OSError):
+        done.touch()
+
+
+def _mark() -> Path:
+    """A file that says that the cache holds everything for this text of the package, and for this CPU."""
+    cpu = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}"
+    digest = hashlib.sha256(f"{package_digest()} {cpu}".encode()).hexdigest()[:16]
+    return Path(numba.config.CACHE_DIR or os.devnull) / f"linked-{digest}"

@@ -2,7 +2,8 @@
 
 numba links what a kernel calls into the kernel and optimises all of it again, at every level of the call tree: an engine of
 a hundred kernels would take minutes to compile. A ``unit`` stands alone: a caller's code holds no more than the name of its
-symbol. ``ready`` compiles units, or loads them from the cache, in the order in which they call each other.
+symbol. ``ready`` compiles units, or loads them from the cache, in the order in which they call each other; ``compile_only``
+does so in any order, for a process that fills the cache and calls nothing.
 
 A unit takes references (``ref``), arrays and 64-bit integers, and answers with a 64-bit integer.
 """
@@ -58,6 +59,17 @@ def unit(function: Callable[..., Any], exact: Iterable[int] = ()) -> Any:
     return Unit(dispatcher, f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__qualname__}", frozenset(exact))
 
 
+def compile_only(units: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
+    """Fill the cache with these kernels, in any order: what they call is nowhere, so nothing of this process may be called."""
+    held = list(units)
+    for one, arguments in held:
+        if isinstance(one, Unit):
+            one.signature = arguments
+            binding.add_symbol(one.symbol, 1)
+    for one, arguments in held:
+        (one.dispatcher if isinstance(one, Unit) else one).compile(arguments)
+
+
 def ready(units: Iterable[tuple[Any, tuple[Any, ...]]], told: Callable[[str], None] | None = None) -> None:
     """Compile or load each unit for its argument types, callees first. ``told`` hears the symbol of each."""
     for one, arguments in units:
@@ -65,6 +77,10 @@ def ready(units: Iterable[tuple[Any, tuple[Any, ...]]], told: Callable[[str], No
             if told is not None:
                 told(one.symbol)
             one.ready(arguments)
+        elif not isinstance(one, Unit) and arguments not in one.overloads:
+            if told is not None:
+                told(f"{one.py_func.__module__}.{one.py_func.__qualname__}")
+            one.compile(arguments)
 
 
 def _wide(kind: Any) -> Any:

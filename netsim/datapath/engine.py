@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -107,9 +108,12 @@ class Datapath:
         self._scratch = jn.scratch()
         self._x = reference(self._scratch)
         if compiled:
-            empty = self._columns(Batch.empty(0, self.addresses))
-            link(self._tables(), self._scratch, empty, results(0), told)
+            link(*self.kernel_arguments(), told, help_with=(sys.executable, "-m", "netsim.datapath.fill_cache"))
         self._scratch.seed[0] = seed & (1 << 64) - 1
+
+    def kernel_arguments(self) -> tuple[Engine, jn.Scratch, Columns, Results]:
+        """What kernels are called with, of the types that they are compiled for (an empty batch)."""
+        return self._tables(), self._scratch, self._columns(Batch.empty(0, self.addresses)), results(0)
 
     # -- where packets start ------------------------------------------------------------------------------------------
     def origin(self, origin: Origin) -> int:
