@@ -21,6 +21,7 @@ from netsim.compiled.flows import (
     new_flow,
     new_outer,
     outer_last,
+    settled,
 )
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.recent_table import commit as commit_recent
@@ -266,7 +267,7 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
         free_outer(e, number)
         entry["born"] = now
         entry["status"] = v6
-        entry["state"] = fl.UDP
+        entry["state"] = fl.UDP if entry["proto"] == 17 else fl.GENERIC
         entry["settings"] = e.w.namespace[stop["ns"]]["settings"]
     entry = s.outer[number]
     reply = found & 1
@@ -278,7 +279,7 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     if reply:
         entry["status"] |= fl.SEEN_REPLY
     owner = flow << 1 | direction
-    if flow != 0 and found == 0:
+    if flow != 0 and found == 0 and settled(entry):
         entry["owner"] = owner
     elif entry["owner"] != owner or flow == 0:
         free_outer(e, number)
@@ -335,6 +336,8 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     outer_timeout, kept = np.int64(_NEVER), 0
     if outer != 0:
         entry = s.outer[outer]
+        if not settled(entry):
+            return 0
         outer_timeout = np.int64(s.timeouts[entry["settings"], entry["state"]])
         kept = 0 if entry["owner"] == (flow << 1 | direction) else 1
     for number in range(1, s.counts[fl.N_CLASSES]):
@@ -342,6 +345,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
         if (
             row["verdict"] == j[jn.VERDICT]
             and row["ttl"] == taken
+            and row["least"] == j[jn.SPENT]
             and row["longest"] == longest
             and row["rules"] == r[rg.EVALUATED]
             and row["timeout"] == timeout
@@ -360,6 +364,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     row["verdict"], row["ttl"], row["longest"], row["rules"] = j[jn.VERDICT], taken, longest, r[rg.EVALUATED]
     row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, outer_timeout, tcp, kept
     row["masqueraded"], row["hits"], row["profile"] = j[jn.MASQUERADED], hits, first
+    row["least"] = j[jn.SPENT]
     s.counts[fl.N_PROFILES] += hits
     s.counts[fl.N_CLASSES] += 1
     return number

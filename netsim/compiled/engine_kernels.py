@@ -28,9 +28,10 @@ from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
-from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, outer_alive, tuple_hash
+from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, outer_alive, settled, tuple_hash
 from netsim.compiled.jit import Int, inner, kernel
-from netsim.compiled.machine import enter, run
+from netsim.compiled.machine import run
+from netsim.compiled.places import enter
 from netsim.compiled.prefetch import prefetch, prefetch_read
 from netsim.compiled.tcp_kernel import tcp_established
 from netsim.compiled.tracking_kernels import fault
@@ -270,7 +271,7 @@ def process(
             place != 0
             and near == origins[i]
             and length <= row["longest"]
-            and ttls[i] > row["ttl"]
+            and ttls[i] > row["least"]
             and now < max(last0, last1) + np.int64(row["timeout"])
             and now < mine + np.int64(row["outer_timeout"])
             and packets < _FULL
@@ -320,6 +321,6 @@ def process(
 def kept_outer(s: Any, flow: Int, direction: Int, now: Int) -> Int:
     """The number of the tunnel's entry that this direction travels in, if it lives and keeps its own time; else 0."""
     outer = U(s.cold[flow]["outer1"]) if direction else U(s.cold[flow]["outer0"])
-    if s.outer[outer]["owner"] != 0 or not outer_alive(s, outer, now):
+    if s.outer[outer]["owner"] != 0 or not settled(s.outer[outer]) or not outer_alive(s, outer, now):
         return U(0)
     return outer

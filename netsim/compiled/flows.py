@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import Int, kernel
+from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.unit import unit
 
 U = np.uint64
@@ -99,6 +99,8 @@ CLASS = np.dtype(
         ("outer_kept", "u1"),  # 1: the outer entry keeps its own time
         ("masqueraded", "u1"),
         ("hits", "u1"),  # rules that match such a packet
+        ("least", "u1"),  # TTLs up to this end on the way
+        ("spare", "u1", 3),
         (
             "profile",
             "u4",
@@ -486,6 +488,15 @@ def outer_last(s: FlowState, number: Int) -> Int:
 def outer_alive(s: FlowState, number: Int, now: Int) -> Int:
     entry = s.outer[number]
     return outer_last(s, number) + np.int64(s.timeouts[entry["settings"], entry["state"]]) > now
+
+
+@inner
+def settled(entry: Any) -> Int:
+    """Will the tunnel's next packets meet the same rules and timeout? If both ends speak with the same tuple (IPIP, flanneld),
+    only once both have: replies make its packets ESTABLISHED, and UDP a stream."""
+    if entry["proto"] != 17:
+        return entry["status"] & SEEN_REPLY != 0
+    return entry["ports"] >> 16 != entry["ports"] & 0xFFFF or entry["state"] == UDP_STREAM
 
 
 @kernel

@@ -65,7 +65,10 @@ AT_END, AT_BAIL, AT_FAULT = 100, 101, 102
     LENGTH_IN,
     OUTER_V6,  # 1: the tunnel's packets are IPv6
     FLOW,  # flow << 1 | direction that the packet belongs to; 0: none
-) = range(39)
+    TUNNEL,  # kind of the device that made the packet around this one
+    INHERITED,  # 1: that packet's TTL began as this one's
+    SPENT,  # the most that a TTL which began as the packet's own has lost
+) = range(42)
 J_SIZE = 48
 
 DELIVERED, LEFT, DROPPED = 0, 1, 2  # verdicts, in the order of netsim.interpreter.outcome.Disposition

@@ -28,6 +28,7 @@ from netsim.compiled import engine_kernels as engine
 from netsim.compiled import flows, machine, units
 from netsim.compiled import hook_kernels as hooks
 from netsim.compiled import tracking_kernels as tracking
+from netsim.compiled import tunnel_kernels as tunnels
 from netsim.compiled.engine_tables import Columns, Engine, Results
 from netsim.compiled.jit import package_digest
 from netsim.compiled.journey import Scratch
@@ -62,8 +63,15 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (hooks.nat, "exii"),
     (hooks.run_hook, "exi"),
     (machine.neighbour, "exi"),
-    (machine.flow_port, "ex"),
-    (machine.vxlan_out, "exi"),
+    (tunnels.flow_port, "ex"),
+    (tunnels.wrap, "exiiiiii"),
+    (tunnels.unwrap, "exi"),
+    (tunnels.vxlan_out, "exi"),
+    (tunnels.vxlan_in, "ex"),
+    (tunnels.ipip_out, "exi"),
+    (tunnels.ipip_in, "ex"),
+    (tunnels.tun_out, "exi"),
+    (tunnels.tun_in, "exi"),
     (machine.local_out, "ex"),
     (machine.output, "ex"),
     (machine.finish, "ex"),
@@ -72,7 +80,6 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (machine.route_input, "ex"),
     (machine.bridge_in, "ex"),
     (machine.receive, "ex"),
-    (machine.vxlan_in, "ex"),
     (machine.deliver, "ex"),
     (machine.forward, "ex"),
     (machine.routed, "ex"),

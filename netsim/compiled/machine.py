@@ -23,34 +23,15 @@ from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
 from netsim.compiled.fib_kernels import forwarding
 from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
-from netsim.compiled.hashmap import get, key_of
 from netsim.compiled.hook_kernels import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, reroute, run_hook
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.places import device_at, ended, enter, fact
 from netsim.compiled.tracking_kernels import bail, fault
+from netsim.compiled.tunnel_kernels import ipip_in, ipip_out, spend, tun_in, tun_out, vxlan_in, vxlan_out
 from netsim.compiled.unit import unit
 from netsim.compiled.units import fib_lookup, martian, validate_source
 
 U = np.uint64
-_LAST_COLUMN = rg.LENGTH + 1
-_VXLAN_BYTES = 8 + 8 + 14  # UDP, VXLAN and Ethernet headers
-
-
-@kernel
-def _at(end: Int) -> Int:
-    """Where the packet is after a part of the walk that did not go on."""
-    return 99 + end
-
-
-@kernel
-def fact(e: Any, kind: Int, number: Int, value: Int) -> Int:
-    return get(e.w.keys, e.w.values, key_of(kind, number, value))
-
-
-@kernel
-def device_at(e: Any, ns: Int, name: Int) -> Int:
-    """The number of a namespace's device by its name's; 0 if it has none."""
-    found = fact(e, wd.DEV, ns, name)
-    return found if found > 0 else 0
 
 
 @kernel
@@ -94,24 +75,24 @@ def neighbour(e: Any, x: Any, device: Int) -> Int:
 def local_out(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     if e.w.namespace[j[jn.NS]]["flags"] & wd.SEALED:
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     end = reroute(e, x)
     if end:
-        return _at(end)
+        return ended(end)
     device = device_at(e, j[jn.NS], np.int64(r[rg.OIF]))
     if device == 0:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     if not _route_fits(e, x, device):
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     end = run_hook(e, x, OUTPUT)
-    return _at(end) if end else jn.AT_OUTPUT
+    return ended(end) if end else jn.AT_OUTPUT
 
 
 @unit
 def output(e: Any, x: Any) -> Int:
     x.r[rg.IIF] = 0
     end = run_hook(e, x, POSTROUTING)
-    return _at(end) if end else jn.AT_FINISH
+    return ended(end) if end else jn.AT_FINISH
 
 
 @unit
@@ -120,7 +101,7 @@ def finish(e: Any, x: Any) -> Int:
     r, j = x.r, x.j
     device = device_at(e, j[jn.NS], np.int64(r[rg.OIF]))
     if device == 0:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     row = e.w.device[device]
     if row["kind"] == wd.LOOPBACK:
         r[rg.IIF] = r[rg.OIF]
@@ -129,15 +110,15 @@ def finish(e: Any, x: Any) -> Int:
         j[jn.BRIDGED] = 0
         return jn.AT_RECEIVE
     if not _route_fits(e, x, device):
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     if not row["flags"] & wd.UP:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     j[jn.DEVICE_OUT] = device
     j[jn.FRAME_TO] = 0
     if row["flags"] & wd.FRAMED and not row["flags"] & wd.NOARP:
         mac = neighbour(e, x, device)
         if mac < 0:
-            return _at(-mac)
+            return ended(-mac)
         j[jn.FRAME_TO] = mac
     return jn.AT_TRANSMIT
 
@@ -149,41 +130,46 @@ def transmit(e: Any, x: Any) -> Int:
     device = j[jn.DEVICE_OUT]
     row = e.w.device[device]
     if not row["flags"] & wd.UP:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     kind = row["kind"]
     if kind == wd.VETH:
         if not row["flags"] & wd.HAS_PEER:
-            return _at(bail(x, jn.R_DEVICE))
+            return ended(bail(x, jn.R_DEVICE))
         peer_ns = np.int64(row["peer_ns"])
         if not e.w.namespace[peer_ns]["flags"] & wd.PRESENT:
-            return _at(fault(x, jn.FAULT_NAMESPACE_WANTED, peer_ns, 0))
+            return ended(fault(x, jn.FAULT_NAMESPACE_WANTED, peer_ns, 0))
         far = device_at(e, peer_ns, np.int64(row["peer_name"]))
         if far == 0:
-            return _at(bail(x, jn.R_DEVICE))
+            return ended(bail(x, jn.R_DEVICE))
         j[jn.DEVICE_IN] = far
         return jn.AT_ARRIVE
     if kind == wd.PHYSICAL:
         if row["segment"] == 0 or j[jn.FRAME_TO] == 0:
-            return _at(bail(x, jn.R_DEVICE))
+            return ended(bail(x, jn.R_DEVICE))
         if not _fits(x, np.int64(row["segment_mtu"])):
-            return _at(bail(x, jn.R_MTU))
+            return ended(bail(x, jn.R_MTU))
         far = fact(e, wd.STATION, np.int64(row["segment"]), j[jn.FRAME_TO])
         if far == -1:
-            return _at(fault(x, wd.STATION, np.int64(row["segment"]), j[jn.FRAME_TO]))
+            return ended(fault(x, wd.STATION, np.int64(row["segment"]), j[jn.FRAME_TO]))
         if far <= 0:
-            return _at(bail(x, jn.R_NEIGHBOUR))
+            return ended(bail(x, jn.R_NEIGHBOUR))
         j[jn.DEVICE_IN] = far
         return jn.AT_ARRIVE
     if kind == wd.BRIDGE:
         port = fact(e, wd.PORT, device, j[jn.FRAME_TO])
         if port == -1:
-            return _at(fault(x, wd.PORT, device, j[jn.FRAME_TO]))
+            return ended(fault(x, wd.PORT, device, j[jn.FRAME_TO]))
         if port <= 0:
-            return _at(bail(x, jn.R_FLOOD))
+            return ended(bail(x, jn.R_FLOOD))
         return _bridge_leave(e, x, port)
-    if kind == wd.VXLAN and j[jn.DEPTH] == 0:
-        return vxlan_out(e, x, device)
-    return _at(bail(x, jn.R_TUNNEL))
+    if j[jn.DEPTH] == 0:
+        if kind == wd.VXLAN:
+            return vxlan_out(e, x, device)
+        if kind == wd.IPIP:
+            return ipip_out(e, x, device)
+        if kind == wd.TUN:
+            return tun_out(e, x, device)
+    return ended(bail(x, jn.R_TUNNEL))
 
 
 # -- in ----------------------------------------------------------------------------------------------------------------
@@ -216,18 +202,6 @@ def _been_here(x: Any, device: Int) -> Int:
     return False
 
 
-@kernel
-def enter(x: Any, ns: Int, device: Int, name: Int) -> None:
-    """A new sk_buff in a namespace: no connection, no mark, no route."""
-    r, j = x.r, x.j
-    j[jn.NS] = ns
-    j[jn.DEVICE_IN] = device
-    j[jn.CT] = j[jn.UNTRACKED] = j[jn.ROUTED] = j[jn.BRIDGED] = j[jn.ONLY_OIF] = 0
-    r[rg.NAMESPACE] = ns
-    r[rg.IIF] = name
-    r[rg.OIF] = r[rg.PHYSIN] = r[rg.PHYSOUT] = r[rg.MARK] = 0
-
-
 @unit
 def arrive(e: Any, x: Any) -> Int:
     j = x.j
@@ -236,11 +210,11 @@ def arrive(e: Any, x: Any) -> Int:
     ns = np.int64(row["ns"])
     enter(x, ns, device, np.int64(row["name"]))
     if not row["flags"] & wd.UP:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     if row["kind"] == wd.VETH and not _fits(x, np.int64(row["mtu"]) + 4):
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     if _been_here(x, device):
-        return _at(bail(x, jn.R_LOOP))
+        return ended(bail(x, jn.R_LOOP))
     if e.w.namespace[ns]["flags"] & wd.OUTSIDE:
         j[jn.VERDICT] = jn.LEFT
         j[jn.RECEIVER] = ns
@@ -249,7 +223,7 @@ def arrive(e: Any, x: Any) -> Int:
     if row["master"] != 0 and framed:
         return jn.AT_BRIDGE_IN
     if framed and row["flags"] & wd.FRAMED and j[jn.FRAME_TO] != row["mac"]:
-        return _at(bail(x, jn.R_HOST))
+        return ended(bail(x, jn.R_HOST))
     return jn.AT_RECEIVE
 
 
@@ -259,9 +233,9 @@ def receive(e: Any, x: Any) -> Int:
     if r[rg.FAMILY] == 6:
         src, dst = np.int64(r[rg.SRC]), np.int64(r[rg.DST])
         if martian(e.f, e.words, j[jn.NS], np.int64(6), src, dst, np.int64(r[rg.IIF]), x.out):
-            return _at(bail(x, jn.R_SOURCE))
+            return ended(bail(x, jn.R_SOURCE))
     end = run_hook(e, x, PREROUTING)
-    return _at(end) if end else jn.AT_ROUTED
+    return ended(end) if end else jn.AT_ROUTED
 
 
 @unit
@@ -297,7 +271,7 @@ def routed(e: Any, x: Any) -> Int:
     if x.j[jn.ROUTED] == 0:
         end = route_input(e, x)
         if end:
-            return _at(end)
+            return ended(end)
     if x.j[jn.ROUTE_TYPE] == LOCAL:
         return deliver(e, x)
     return forward(e, x)
@@ -309,20 +283,22 @@ def forward(e: Any, x: Any) -> Int:
     if r[rg.FAMILY] == 6:
         src, dst = np.int64(r[rg.SRC]), np.int64(r[rg.DST])
         if _link_local(e, src) or _link_local(e, dst) or _unspecified_or_loopback(e, src):
-            return _at(bail(x, jn.R_ROUTE))
+            return ended(bail(x, jn.R_ROUTE))
     if r[rg.TTL] <= 1:
-        return _at(bail(x, jn.R_TTL))
+        return ended(bail(x, jn.R_TTL))
     if e.w.namespace[j[jn.NS]]["flags"] & wd.SEALED:
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     device = device_at(e, j[jn.NS], j[jn.ROUTE_DEVICE])
     if device == 0:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     if not _route_fits(e, x, device):
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     r[rg.TTL] -= np.uint32(1)
+    if j[jn.DEPTH] == 0 or j[jn.INHERITED]:
+        spend(x, np.int64(r[rg.TTL]))
     r[rg.OIF] = j[jn.ROUTE_DEVICE]
     end = run_hook(e, x, FORWARD)
-    return _at(end) if end else jn.AT_OUTPUT
+    return ended(end) if end else jn.AT_OUTPUT
 
 
 @kernel
@@ -342,20 +318,24 @@ def deliver(e: Any, x: Any) -> Int:
     r[rg.OIF] = 0
     end = run_hook(e, x, INPUT)
     if end:
-        return _at(end)
+        return ended(end)
     here = e.w.namespace[j[jn.NS]]
     first = np.int64(here["tunnels"])
     for place in range(first, first + np.int64(here["tunnel_count"])):
         row = e.w.tunnel[place]
         if row["kind"] == wd.IPIP:
-            if r[rg.PROTO] == 4:
-                return _at(bail(x, jn.R_TUNNEL))
+            if r[rg.PROTO] == 4 and r[rg.FAMILY] == 4:
+                if j[jn.DEPTH] == 0 or j[jn.TUNNEL] != wd.IPIP:
+                    return ended(bail(x, jn.R_TUNNEL))
+                return ipip_in(e, x)
         elif r[rg.PROTO] == 17 and row["port"] == r[rg.DPORT] and row["family"] == r[rg.FAMILY]:
-            if row["kind"] != wd.VXLAN or j[jn.DEPTH] == 0:
-                return _at(bail(x, jn.R_TUNNEL))
-            return vxlan_in(e, x)
+            if row["kind"] == wd.TUN and row["local"] != r[rg.DST]:
+                continue
+            if j[jn.DEPTH] == 0 or j[jn.TUNNEL] != row["kind"]:
+                return ended(bail(x, jn.R_TUNNEL))
+            return vxlan_in(e, x) if row["kind"] == wd.VXLAN else tun_in(e, x, np.int64(row["device"]))
     if j[jn.DEPTH] != 0:
-        return _at(bail(x, jn.R_TUNNEL))
+        return ended(bail(x, jn.R_TUNNEL))
     j[jn.VERDICT] = jn.DELIVERED
     j[jn.RECEIVER] = j[jn.NS]
     return jn.AT_END
@@ -376,7 +356,7 @@ def bridge_in(e: Any, x: Any) -> Int:
     bridge = np.int64(e.w.device[port]["master"]) - 1
     row = e.w.device[bridge]
     if not row["flags"] & wd.UP:
-        return _at(bail(x, jn.R_DEVICE))
+        return ended(bail(x, jn.R_DEVICE))
     r[rg.IIF] = row["name"]
     if _calls_iptables(e, x):
         r[rg.PHYSIN] = e.w.device[port]["name"]
@@ -386,24 +366,24 @@ def bridge_in(e: Any, x: Any) -> Int:
         if end == 0 and r[rg.DST] != destination:
             end = _redirect(e, x, bridge)
         if end:
-            return _at(end)
+            return ended(end)
     found = fact(e, wd.PORT, bridge, j[jn.FRAME_TO])
     if found == -1:
-        return _at(fault(x, wd.PORT, bridge, j[jn.FRAME_TO]))
+        return ended(fault(x, wd.PORT, bridge, j[jn.FRAME_TO]))
     if found == wd.BRIDGE_UP:
         return jn.AT_ROUTED if j[jn.BRIDGED] else jn.AT_RECEIVE
     if found <= 0 or (found == port and not e.w.device[port]["flags"] & wd.HAIRPIN):
-        return _at(bail(x, jn.R_FLOOD))
+        return ended(bail(x, jn.R_FLOOD))
     if _calls_iptables(e, x):
         r[rg.OIF] = row["name"]
         r[rg.PHYSOUT] = e.w.device[found]["name"]
         end = run_hook(e, x, FORWARD)
         if end:
-            return _at(end)
+            return ended(end)
         r[rg.IIF] = 0
         end = run_hook(e, x, POSTROUTING)
         if end:
-            return _at(end)
+            return ended(end)
     return _bridge_leave(e, x, found)
 
 
@@ -429,112 +409,9 @@ def _redirect(e: Any, x: Any, bridge: Int) -> Int:
 @kernel
 def _bridge_leave(e: Any, x: Any, port: Int) -> Int:
     if not _fits(x, np.int64(e.w.device[port]["mtu"])):
-        return _at(bail(x, jn.R_MTU))
+        return ended(bail(x, jn.R_MTU))
     x.j[jn.DEVICE_OUT] = port
     return jn.AT_TRANSMIT
-
-
-# -- VXLAN -------------------------------------------------------------------------------------------------------------
-@kernel
-def _fnv(value: Int, byte: Int) -> Int:
-    return ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
-
-
-@kernel
-def _fnv_word(value: Int, word: Int) -> Int:
-    for shift in (24, 16, 8, 0):
-        value = _fnv(value, (word >> shift) & 0xFF)
-    return value
-
-
-@unit
-def flow_port(e: Any, x: Any) -> Int:
-    """``netsim.packet.flow.vxlan_source_port`` of the packet in the registers."""
-    r = x.r
-    value = np.int64(0x811C9DC5)
-    for register in (rg.SRC, rg.DST):
-        if r[rg.FAMILY] == 4:
-            value = _fnv_word(value, np.int64(r[register]))
-        else:
-            for half in range(2):
-                word = e.words[r[register], half]
-                value = _fnv_word(value, np.int64(word >> U(32)))
-                value = _fnv_word(value, np.int64(word & U(0xFFFFFFFF)))
-    value = _fnv(value, np.int64(r[rg.PROTO]))
-    if r[rg.HAS] >> rg.SPORT & 1:
-        for register in (rg.SPORT, rg.DPORT):
-            value = _fnv(value, np.int64(r[register]) >> 8)
-            value = _fnv(value, np.int64(r[register]) & 0xFF)
-    value ^= (value << 16) & 0xFFFFFFFF
-    here = e.w.namespace[x.j[jn.NS]]
-    low, high = np.int64(here["port_low"]), np.int64(here["port_high"])
-    return low + np.int64((U(value) * U(high - low)) >> U(32))
-
-
-@unit
-def vxlan_out(e: Any, x: Any, device: Int) -> Int:
-    """``vxlan_xmit``: the packet goes into the inner registers, the tunnel's packet takes its place."""
-    r, j = x.r, x.j
-    row = e.w.device[device]
-    if j[jn.FRAME_TO] == 0 or not row["flags"] & wd.HAS_LOCAL:
-        return _at(bail(x, jn.R_TUNNEL))
-    found = fact(e, wd.PEER, device, j[jn.FRAME_TO])
-    if found == -1 and row["fdb_layer"] != 0:
-        found = fact(e, wd.PEERS, np.int64(row["fdb_layer"]), j[jn.FRAME_TO])
-    if found == -1 or found == wd.NOBODY:
-        return _at(bail(x, jn.R_TUNNEL))
-    port = flow_port(e, x)
-    for register in range(_LAST_COLUMN):
-        x.inner[register] = r[register]
-    x.inner[rg.HAS], x.inner[rg.FAMILY] = r[rg.HAS], r[rg.FAMILY]
-    header = (40 if row["family"] == 6 else 20) + _VXLAN_BYTES
-    j[jn.DEPTH] = 1
-    j[jn.OVERHEAD] = header
-    j[jn.TUNNEL_VNI], j[jn.TUNNEL_FRAME_TO] = row["vni"], j[jn.FRAME_TO]
-    r[rg.SRC], r[rg.DST] = row["local"], np.uint32(found & 0xFFFFFFFF)
-    r[rg.SPORT], r[rg.DPORT] = port, row["port"]
-    r[rg.PROTO], r[rg.TTL] = 17, 64
-    r[rg.LENGTH] = np.int64(r[rg.LENGTH]) + header
-    r[rg.TCP_FLAGS] = r[rg.ICMP_TYPE] = r[rg.ICMP_CODE] = 0
-    r[rg.FAMILY] = row["family"]
-    r[rg.HAS] = HAS_PORTS
-    r[rg.IIF] = r[rg.OIF] = r[rg.PHYSIN] = r[rg.PHYSOUT] = 0
-    j[jn.CT] = j[jn.UNTRACKED] = j[jn.ROUTED] = j[jn.BRIDGED] = j[jn.DEVICE_IN] = 0
-    j[jn.ONLY_OIF] = row["under"]
-    return jn.AT_LOCAL_OUT
-
-
-@unit
-def vxlan_in(e: Any, x: Any) -> Int:
-    """``vxlan_rcv``: the inner packet comes in by the device with its VNI; the mark of the outer one stays."""
-    r, j = x.r, x.j
-    here = e.w.namespace[j[jn.NS]]
-    first = np.int64(here["tunnels"])
-    for place in range(first, first + np.int64(here["tunnel_count"])):
-        tunnel = e.w.tunnel[place]
-        if (
-            tunnel["kind"] == wd.VXLAN
-            and tunnel["port"] == r[rg.DPORT]
-            and tunnel["vni"] == j[jn.TUNNEL_VNI]
-            and tunnel["family"] == r[rg.FAMILY]
-        ):
-            device = np.int64(tunnel["device"])
-            row = e.w.device[device]
-            if row["master"] != 0 or j[jn.TUNNEL_FRAME_TO] != row["mac"]:
-                return _at(bail(x, jn.R_TUNNEL))
-            mark = r[rg.MARK]
-            enter(x, j[jn.NS], device, np.int64(row["name"]))
-            for register in range(_LAST_COLUMN):
-                r[register] = x.inner[register]
-            r[rg.HAS], r[rg.FAMILY] = x.inner[rg.HAS], x.inner[rg.FAMILY]
-            r[rg.MARK] = mark
-            j[jn.DEPTH] = 0
-            j[jn.OVERHEAD] = 0
-            return jn.AT_RECEIVE
-    return _at(bail(x, jn.R_TUNNEL))
-
-
-HAS_PORTS = 1 << rg.SPORT | 1 << rg.DPORT  # bits of the HAS register; columns that no packet lacks need none
 
 
 @unit

@@ -153,8 +153,8 @@ def track(e: Any, x: Any) -> Int:
             return bail(x, jn.R_ELSEWHERE)
         if found == 0 and find(e.s, ns, proto, src, dst, ports, v6, now) != 0:
             return bail(x, jn.R_TUNNEL)  # somebody other than the tunnel speaks on its ports
-        if found & 1:
-            return bail(x, jn.R_TUNNEL)
+        if found & 1 and proto == _UDP and ports >> 16 != ports & 0xFFFF:
+            return bail(x, jn.R_TUNNEL)  # nobody answers a VXLAN packet
         stop["found"] = found
         if found != 0:
             entry = e.s.outer[found >> 1]

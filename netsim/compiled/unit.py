@@ -60,7 +60,7 @@ def unit(function: Callable[..., Any], exact: Iterable[int] = ()) -> Any:
 
 
 def compile_only(units: Iterable[tuple[Any, tuple[Any, ...]]]) -> None:
-    """Fill the cache with these kernels, in any order: what they call is nowhere, so nothing of this process may be called."""
+    """Fill the cache with these kernels, in any order. What they call is nowhere: nothing of this process may be called."""
     held = list(units)
     for one, arguments in held:
         if isinstance(one, Unit):

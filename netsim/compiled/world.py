@@ -25,7 +25,7 @@ from netsim.linux.network import Namespace
 from netsim.linux.route import FdbEntry, Neighbour
 from netsim.linux.shared import runs_of
 from netsim.linux.sysctl import Sysctls
-from netsim.packet.address import Family
+from netsim.packet.address import Family, IPAddress
 
 TABLES = ("raw", "mangle", "nat", "filter", "security")
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -52,7 +52,7 @@ DEVICE = np.dtype(
         ("kind", "u1"),
         ("flags", "u1"),
         ("family", "u1"),  # of a tunnel's outer packets
-        ("spare", "u1"),
+        ("ttl", "u1"),  # of an IPIP tunnel's packets, 0: inherited
         ("mtu", "u4"),
         ("mac", "u4"),
         ("peer_ns", "u4"),
@@ -63,6 +63,7 @@ DEVICE = np.dtype(
         ("vni", "u4"),
         ("port", "u4"),
         ("local", "u4"),  # handle of a tunnel's own address
+        ("remote", "u4"),  # of the address at the other end of an IPIP tunnel, 0: the next hop
         ("under", "u4"),  # name of the device below a tunnel
         ("neighbour_layer", "u4"),
         ("fdb_layer", "u4"),
@@ -73,7 +74,17 @@ LOOPBACK, PHYSICAL, VETH, BRIDGE, VXLAN, IPIP, TUN, DUMMY = range(8)
 _KINDS = {kind: number for number, kind in enumerate(LinkKind)}
 assert [kind.name for kind in LinkKind] == ["LOOPBACK", "PHYSICAL", "VETH", "BRIDGE", "VXLAN", "IPIP", "TUN", "DUMMY"]
 
-TUNNEL = np.dtype([("device", "u4"), ("kind", "u4"), ("port", "u4"), ("vni", "u4"), ("family", "u4"), ("local", "u4")])
+TUNNEL = np.dtype(
+    [
+        ("device", "u4"),
+        ("kind", "u4"),
+        ("port", "u4"),
+        ("vni", "u4"),
+        ("family", "u4"),
+        ("local", "u4"),
+        ("remote", "u4"),
+    ]
+)
 
 # Kinds of facts: what the number and the value are → what is known.
 DEV = 1  # namespace, device name → device
@@ -83,6 +94,7 @@ PORT = 6  # bridge device, MAC → port's device, or BRIDGE_UP
 STATION = 7  # segment, MAC → device
 PEER = 8  # VXLAN device, MAC → tunnel endpoint
 PEERS = 9  # layer, MAC → tunnel endpoint
+LEASE = 12  # TUN device, destination → whom flanneld sends it to
 RESOLVED4, RESOLVED6 = 10, 11  # segment, next hop → MAC: whoever asks there gets one answer
 NOBODY, BRIDGE_UP = -2, -3
 
@@ -228,6 +240,13 @@ class World:
                 if link.vxlan.local is not None:
                     row["local"] = self.addresses.handle(link.vxlan.local)
                     flags |= HAS_LOCAL
+            if link.tunnel is not None:
+                local, remote = (self._handle(one) for one in (link.tunnel.local, link.tunnel.remote))
+                row["family"], row["ttl"], row["local"], row["remote"] = 4, link.tunnel.ttl, local, remote
+                flags |= HAS_LOCAL * (local != 0)
+            if link.udp_tunnel is not None:
+                row["family"], row["port"] = link.udp_tunnel.local.version, link.udp_tunnel.port
+                row["local"] = self._handle(link.udp_tunnel.local)
             row["flags"] = flags
             self.facts.set(DEV, number, name, place)
             self._device_numbers[namespace.name, link.name] = place
@@ -247,9 +266,16 @@ class World:
                 row["port"], row["vni"] = link.vxlan.port, link.vxlan.vni
                 row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
                 row["local"] = 0 if link.vxlan.local is None else self.addresses.handle(link.vxlan.local)
+            elif link.tunnel is not None:
+                row["family"] = 4
+                row["local"], row["remote"] = self._handle(link.tunnel.local), self._handle(link.tunnel.remote)
             elif link.udp_tunnel is not None:
                 row["port"], row["family"] = link.udp_tunnel.port, link.udp_tunnel.local.version
+                row["local"] = self._handle(link.udp_tunnel.local)
             self._tunnels += 1
+
+    def _handle(self, address: IPAddress | None) -> int:
+        return 0 if address is None else self.addresses.handle(address)
 
     def _neighbours(self, held: Sequence[Neighbour], mine: dict[str, int]) -> None:
         for run in runs_of(held):
@@ -280,13 +306,13 @@ class World:
                 if entry.destination is None or device is None or (entry.mac, entry.device) in known:
                     continue  # the first entry of an address counts
                 known.add((entry.mac, entry.device))
-                peer = NOBODY if shared else _signed(self.addresses.handle(entry.destination))
+                peer = NOBODY if shared else signed(self.addresses.handle(entry.destination))
                 self.facts.set(PEER, device, self.names.number(entry.mac), peer)
 
     def _fill_peers(self, items: Sequence[FdbEntry], layer: int) -> None:
         for entry in reversed(items):
             if entry.destination is not None:
-                peer = _signed(self.addresses.handle(entry.destination))
+                peer = signed(self.addresses.handle(entry.destination))
                 self.facts.set(PEERS, layer, self.names.number(entry.mac), peer)
 
     def _layer(self, items: tuple[Any, ...], mine: dict[str, int], field: str, fill: Any) -> bool:
@@ -310,6 +336,6 @@ class World:
         return True
 
 
-def _signed(handle: int) -> int:
+def signed(handle: int) -> int:
     """A 32-bit handle as the facts keep it."""
     return handle - (1 << 32) if handle >= 1 << 31 else handle

@@ -85,6 +85,8 @@ class Supply:
             self._port(number, value)
         elif kind == wd.STATION:
             self._station(number, value)
+        elif kind == wd.LEASE:
+            self._lease(number, value)
         else:
             raise AssertionError(f"nobody can supply {kind}, {number}, {value}")
 
@@ -125,6 +127,14 @@ class Supply:
             self.add(there[0])
             answer = self.tables.device_number(*there) or wd.NOBODY
         self.tables.facts.set(wd.STATION, segment, mac, answer)
+
+    def _lease(self, device: int, destination: int) -> None:
+        _, link = self._device(device)
+        assert link.udp_tunnel is not None
+        address = self.addresses.address(destination, 4)
+        peer = next((peer for subnet, peer in link.udp_tunnel.peers if address in subnet), None)
+        answer = wd.NOBODY if peer is None else wd.signed(self.addresses.handle(peer))
+        self.tables.facts.set(wd.LEASE, device, destination, answer)
 
     def warm(self, namespace: str) -> None:
         """Supply at once what packets to the stations behind a namespace's bridges will ask for."""
