@@ -140,6 +140,7 @@ TOMB = np.uint32(0xFFFFFFFF)
 TAG = np.uint32(0xFF000000)
 NUMBER = np.uint32(0x00FFFFFF)
 MOST = 0x00FFFFFE
+GONE = U(2)  # in ``elsewhere``: no hash, but the search goes on
 
 
 class FlowState(NamedTuple):
@@ -270,6 +271,17 @@ def add_elsewhere(s: FlowState, h: Int) -> Int:
     s.elsewhere[at] = h | U(1)
     s.counts[N_ELSEWHERE] += 1
     return True
+
+
+@kernel
+def remove_elsewhere(s: FlowState, h: Int) -> None:
+    mask = U(s.elsewhere.shape[0] - 1)
+    at = h >> U(1) & mask
+    while s.elsewhere[at] != U(0):
+        if s.elsewhere[at] == h | U(1):
+            s.elsewhere[at] = GONE
+            return
+        at = (at + U(1)) & mask
 
 
 @unit
@@ -492,8 +504,8 @@ def outer_alive(s: FlowState, number: Int, now: Int) -> Int:
 
 @inner
 def settled(entry: Any) -> Int:
-    """Will the tunnel's next packets meet the same rules and timeout? If both ends speak with the same tuple (IPIP, flanneld),
-    only once both have: replies make its packets ESTABLISHED, and UDP a stream."""
+    """Will the tunnel's next packets meet the same rules and timeout? If both ends speak with the same tuple (IPIP and
+    flanneld), only once both have: replies make its packets ESTABLISHED, and UDP a stream."""
     if entry["proto"] != 17:
         return entry["status"] & SEEN_REPLY != 0
     return entry["ports"] >> 16 != entry["ports"] & 0xFFFF or entry["state"] == UDP_STREAM
@@ -533,6 +545,7 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
 
 
 @unit
+@kernel
 def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, ns0: Int, ns1: Int) -> Int:
     """A linked outer entry: the dead one of the same tuple, or a new record; 0 if there is no room."""
     h = tuple_hash(proto, src, dst, ports, ipv6)

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,10 +33,10 @@ from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
-from netsim.compiled.world import TABLES, World
+from netsim.compiled.world import IPIP, TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
-from netsim.datapath.store import MS, FlowStore
+from netsim.datapath.store import MS, FlowStore, outer_state
 from netsim.datapath.supply import Supply
 from netsim.errors import InputError, Problem, UsageError
 from netsim.interpreter.explore import Replay, run_once
@@ -44,6 +44,7 @@ from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, Outcome, StepKind
 from netsim.linux.conntrack import Entry, Tuple
 from netsim.linux.network import Network
+from netsim.packet.model import Proto
 
 _DISPOSITIONS = tuple(Disposition)
 _RING = 16  # hashes of packets whose flow is still to be looked up: a power of two, more than the engine looks ahead
@@ -85,6 +86,7 @@ class Datapath:
         self.compiled = compiled
         self.threads = threads
         self._before: tuple[Datapath, Batch] | None = None
+        self.arrived: list[tuple[JoinedTable, Entry]] = []  # entries that have come into the interpreter's tables
         self.addresses = Addresses()
         self.names = Names()
         self.world = World(self.addresses, self.names)
@@ -224,6 +226,7 @@ class Datapath:
         for name in ("reasons", "paths", "interpreted_hits", "interpreted_bytes"):
             setattr(new, name, Counter(getattr(self, name)))
         new._before = None
+        new.arrived = []
         return new
 
     def explain(self, number: int) -> Outcome:
@@ -316,7 +319,9 @@ class Datapath:
         self.state.now = _seconds(batch.time[at])
         self._lend_recent()
         origin = self._origin_of(int(batch.origin[at]))
+        self.arrived.clear()
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
+        self._freeze()
         self._take_recent()
         for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
             if name in self.state.namespaces and self.state.namespaces[name].path_mtu:
@@ -413,6 +418,49 @@ class Datapath:
                 if ns in self.store.state.cold[flow]["ns"]:
                     self._thaw_flow(flow)
 
+    def _freeze(self) -> None:
+        """Tunnel entries that the interpreter took or made for this packet go back into the tables, if both ends hold the
+        same: one is shared by all that passes between two nodes, who would be the interpreter's for good."""
+        pairs: dict[Tuple, list[tuple[JoinedTable, Entry]]] = {}
+        for table, entry in self.arrived:
+            if self._of_tunnel(table.number, entry):
+                pairs.setdefault(entry.original, []).append((table, entry))
+        for one, held in pairs.items():
+            if len(held) != 2:
+                continue
+            (near, entry), (far, other) = held
+            settings = int(self.world.tables.namespace[near.number]["settings"])
+            last = round(entry.expires * MS) - int(self.store.state.timeouts[settings][outer_state(entry)])
+            alike = replace(other, packets=entry.packets, snat_done=entry.snat_done, dnat_done=entry.dnat_done) == entry
+            if near is far or not alike or last > round(self.state.now * MS) or last < 0:
+                continue
+            if any(table.find_held(one) is not mine for table, mine in held):
+                continue  # it has gone since
+            for table, mine in held:
+                table.freeze(mine)
+            self.store.put_outer(entry, last, settings, (near.number, far.number))
+        self.arrived.clear()
+
+    def _of_tunnel(self, number: int, entry: Entry) -> bool:
+        """Is this nothing but a tunnel's conversation, as records of ``outer`` can say it?"""
+        one = entry.original
+        if entry.reply != one.inverted() or not entry.confirmed or entry.expected or entry.dying:
+            return False
+        if (
+            entry.mark
+            or entry.zone
+            or entry.status_snat
+            or entry.status_dnat
+            or entry.port_drawn
+            or entry.masquerade_device
+        ):
+            return False
+        here = self.world.tables.namespace[number]
+        rows = self.world.tables.tunnel[int(here["tunnels"]) : int(here["tunnels"]) + int(here["tunnel_count"])]
+        if one.proto == Proto.IPIP:
+            return bool((rows["kind"] == IPIP).any())
+        return one.proto == Proto.UDP and bool((rows["port"] == one.dport).any())
+
     def _thaw_flow(self, flow: int) -> None:
         for ns, entry in list(self._entries_of(flow)):
             table = self.state.of(self.world.name(ns)).conntrack
@@ -426,10 +474,9 @@ class Datapath:
             assert isinstance(table, JoinedTable)
             table.take(entry)
         free_outer(self._engine(), number)
-        for flow in self.store.flows():
-            for name in ("outer0", "outer1"):
-                if int(self.store.state.cold[flow][name]) == number:
-                    self.store.state.cold[flow][name] = 0
+        for name in ("outer0", "outer1"):
+            carried = self.store.state.cold[name]
+            carried[carried == number] = 0
         drop_outer(reference(self.store.state), number)
 
     def _asked(self, ns: int, entry: Entry) -> Entry:

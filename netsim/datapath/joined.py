@@ -43,8 +43,16 @@ class JoinedTable(Table):
         """A thawed entry; one that has expired is gone, lest it hide a living one with a tuple of its own."""
         if entry.expires <= self._datapath.state.now:
             return
-        super()._insert(entry)
-        self._datapath.store.note(entry)
+        self._insert(entry)
+
+    def find_held(self, tuple_: Tuple) -> Entry | None:
+        """The interpreter's own entry, whether or not it lives."""
+        return self._by_tuple.get((0, tuple_))
+
+    def freeze(self, entry: Entry) -> None:
+        """The entry is a record of the compiled tables again."""
+        self.remove(entry)
+        self._datapath.store.forget(entry)
 
     def copy_for(self, datapath: Datapath) -> JoinedTable:
         """The same entries, joined with another datapath's flows (which has noted them already)."""
@@ -56,6 +64,12 @@ class JoinedTable(Table):
     def _insert(self, entry: Entry) -> None:
         super()._insert(entry)
         self._datapath.store.note(entry)
+        self._datapath.arrived.append((self, entry))
+
+    @property
+    def number(self) -> int:
+        """Of the namespace."""
+        return self._ns
 
 
 class JoinedState(State):

@@ -7,6 +7,7 @@ so that the kernels leave such packets to it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,17 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.engine_tables import Counters
-from netsim.compiled.flows import FlowState, add_elsewhere, aligned, outer_last, rebuild, source_key, tuple_hash
+from netsim.compiled.flows import (
+    FlowState,
+    add_elsewhere,
+    aligned,
+    new_outer,
+    outer_last,
+    rebuild,
+    remove_elsewhere,
+    source_key,
+    tuple_hash,
+)
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
 from netsim.linux.conntrack import Entry, Tuple
@@ -53,12 +64,14 @@ class FlowStore:
             counts=np.zeros(fl.COUNTS, np.int64),
         )
         self.state.counts[fl.N_CLASSES] = 1  # 0 stands for "take the slow path"
+        self._noted: Counter[int] = Counter()  # how many entries of the interpreter have each hash
         self.counters = Counters(np.zeros(4096, np.uint64), np.zeros((4096, 2), np.uint64), np.zeros(1, np.int64))
 
     def copy(self) -> FlowStore:
         """The same flows and counters, to go on from apart."""
         new = object.__new__(FlowStore)
         new.addresses = self.addresses
+        new._noted = Counter(self._noted)
         new.state = FlowState(*[_aligned_copy(held) for held in self.state])
         keys, rows, used = self.counters
         new.counters = Counters(keys.copy(), rows.copy(), used.copy())
@@ -116,21 +129,46 @@ class FlowStore:
     # -- what the interpreter holds -----------------------------------------------------------------------------------
     def note(self, entry: Entry) -> None:
         """The interpreter's tables hold ``entry``: packets of its tuples are its business from now on."""
-        v6 = int(entry.original.src.version == 6)
-        for one in (entry.original, entry.reply):
-            src, dst, ports = self.words(one)
-            self._note(int(tuple_hash(one.proto, src, dst, ports, v6)))
-        first = entry.original
-        self._note(int(source_key(first.proto, self.addresses.handle(first.src), first.sport, v6)))
+        for digest in self._digests(entry):
+            self._noted[digest] += 1
+            if self._noted[digest] == 1:
+                self._note(digest)
+
+    def forget(self, entry: Entry) -> None:
+        """They hold it no more."""
+        for digest in self._digests(entry):
+            self._noted[digest] -= 1
+            if not self._noted[digest]:
+                del self._noted[digest]
+                remove_elsewhere(reference(self.state), np.uint64(digest))
+
+    def _digests(self, entry: Entry) -> tuple[int, int, int]:
+        v6, first = int(entry.original.src.version == 6), entry.original
+        one, other = (int(tuple_hash(held.proto, *self.words(held), v6)) for held in (first, entry.reply))
+        return one, other, int(source_key(first.proto, self.addresses.handle(first.src), first.sport, v6))
 
     def _note(self, digest: int) -> None:
         held = self.state.elsewhere
         if 2 * (int(self.state.counts[fl.N_ELSEWHERE]) + 1) > len(held):
-            self.state = self.state._replace(elsewhere=np.zeros(2 * len(held), np.uint64))
+            room = max(len(held) // 2, _power_of_two(4 * len(self._noted)))
+            self.state = self.state._replace(elsewhere=np.zeros(room, np.uint64))
             self.state.counts[fl.N_ELSEWHERE] = 0
-            for value in held[held != 0]:
+            for value in held[held > fl.GONE]:
                 add_elsewhere(reference(self.state), value)
         add_elsewhere(reference(self.state), np.uint64(digest))
+
+    def put_outer(self, entry: Entry, last: int, settings: int, namespaces: tuple[int, int]) -> None:
+        """A tunnel's entry, the same in both namespaces, as a record again. ``last``: ms of its last packet."""
+        one, v6 = entry.original, int(entry.original.src.version == 6)
+        number = 0
+        while not number:
+            number = int(new_outer(reference(self.state), one.proto, *self.words(one), v6, *namespaces))
+            if not number:
+                self.grow_outers()
+        record = self.state.outer[number]
+        record["born"], record["last"], record["owner"] = round(entry.born * MS), last, 0
+        record["status"] = v6 | fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured
+        record["state"], record["settings"] = outer_state(entry), settings
 
     # -- flows as entries ---------------------------------------------------------------------------------------------
     def words(self, one: Tuple) -> tuple[int, int, int]:
@@ -199,6 +237,13 @@ class FlowStore:
                     born=int(record["born"]) / MS,
                 ),
             )
+
+
+def outer_state(entry: Entry) -> int:
+    """The column of ``timeouts`` that a tunnel's entry is in."""
+    if entry.original.proto != Proto.UDP:
+        return fl.GENERIC
+    return fl.UDP_STREAM if entry.assured else fl.UDP
 
 
 def _aligned_copy(array: Any) -> Any:
