@@ -537,10 +537,10 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
         entry = s.outer[number]
         if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
             continue
-        if entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
-            return number << 1 if outer_alive(s, number, now) else 0
-        if entry["src"] == dst and entry["dst"] == src and entry["ports"] == inverted_ports(proto, ports):
-            return number << 1 | 1 if outer_alive(s, number, now) else 0
+        same = entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports
+        turned = entry["src"] == dst and entry["dst"] == src and entry["ports"] == inverted_ports(proto, ports)
+        if (same or turned) and outer_alive(s, number, now):  # a dead one may be before it, begun from the other side
+            return number << 1 | (0 if same else 1)
     return 0
 
 
