@@ -97,6 +97,7 @@ class Datapath:
         self.store = FlowStore(capacity, self.addresses)
         self.state = JoinedState(self)
         self.serial = 0
+        self.clock = 0  # microseconds: when the last packet was sent
         self.reasons: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
         self.interpreted_hits: Counter[tuple[str, str, str, int]] = Counter()
@@ -164,6 +165,7 @@ class Datapath:
         ``explainable`` keeps a copy of all that is remembered now, so that ``explain`` can tell of this batch's packets."""
         batch.check()
         self._check_origins(batch)
+        self._check_clock(batch)
         self._before = (self._fork(), batch) if explainable else None
         made = results(len(batch))
         columns, into = reference(self._columns(batch)), reference(made)
@@ -197,7 +199,8 @@ class Datapath:
                     at += 1
         self.serial += len(batch)
         if len(batch):
-            self.state.now = _seconds(batch.time[-1])
+            self.clock = int(batch.time[-1])
+            self.state.now = _seconds(self.clock)
         counted = np.bincount(made.how, minlength=3)
         self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
         return Result(made)
@@ -264,6 +267,11 @@ class Datapath:
         if number < len(batch):
             text = f"packet {number}: origin {batch.origin[number]} was not given out; ask Datapath.origin for one"
             raise InputError([Problem(text, object="batch")])
+
+    def _check_clock(self, batch: Batch) -> None:
+        if len(batch) and int(batch.time[0]) < self.clock:
+            told = f"packet 0: column time is {batch.time[0]}, but the clock shows {self.clock} since the last batch"
+            raise InputError([Problem(f"{told}; time goes on from batch to batch", object="batch")])
 
     def _columns(self, batch: Batch) -> Columns:
         special = np.zeros(len(batch), np.uint8)

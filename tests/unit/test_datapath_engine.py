@@ -82,6 +82,7 @@ def test_a_namespace_that_is_known_but_was_not_asked_for() -> None:
     batch.origin[3] = number
     _refused(datapath, batch, f"packet 3: origin {number} was not given out")
     assert datapath.origin(LocalOrigin(MADE.namespace_of(B))) == number
+    batch.time += 4
     datapath.process(batch)
 
 
@@ -103,6 +104,15 @@ def test_the_last_moment_of_the_clock() -> None:
     assert (datapath.process(batch).receiver == datapath.world.number(MADE.namespace_of(B))).all()
     (entry,) = datapath.connections()["node/n0"]
     assert (entry.born, entry.expires) == (4294967.292, 4294967.295 + 30)
+
+
+def test_time_goes_on_from_batch_to_batch() -> None:
+    datapath = Datapath(MADE.network)
+    batch = _batch(datapath)
+    datapath.process(batch)
+    _refused(datapath, batch, "packet 0: column time is 0, but the clock shows 3 since the last batch")
+    batch.time += 3
+    assert (datapath.process(batch).receiver != 0).all()
 
 
 def test_an_empty_batch(datapath: Datapath) -> None:
