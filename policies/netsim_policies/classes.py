@@ -74,22 +74,24 @@ class Looks:
         for look, words in gained.items():
             more = self._key(look) if new.ports or new.domains else ()  # numbers of ports, names of outside hosts
             parts.setdefault(self.label[look], {}).setdefault((*words, more), []).append(look)
-        leaving: list[tuple[int, list[int]]] = []
+        leaving: dict[int, list[list[int]]] = {}
         for label in sorted(parts):
             groups = sorted(parts[label].values(), key=len)
-            if sum(map(len, groups)) == len(
-                self._members[label]
-            ):  # nobody stays as before: the largest part keeps the number
+            if sum(map(len, groups)) == len(self._members[label]):  # nobody stays: the largest part keeps the number
                 self.labels.rename(label, self._key(groups.pop()[0]))
-            leaving += [(label, group) for group in groups]
-        for label, group in leaving:
-            born = self.labels.number(self._key(group[0]), self._examples[group[0]][0])
-            for look in group:
-                self.label[look] = born
-            self._members[born] = group
-            self._members[label] = left = sorted({*self._members[label]}.difference(group))
-            self.labels.examples[label] = self._examples[left[0]][0]
-        return [look for _, group in leaving for look in group]
+            leaving[label] = groups
+        moved: list[int] = []
+        for label, groups in leaving.items():
+            for group in groups:
+                born = self.labels.number(self._key(group[0]), self._examples[group[0]][0])
+                for look in group:
+                    self.label[look] = born
+                self._members[born] = group
+                moved += group
+            if groups:
+                self._members[label] = left = [look for look in self._members[label] if self.label[look] == label]
+                self.labels.examples[label] = self._examples[left[0]][0]
+        return moved
 
     def _key(self, look: int) -> LabelKey:
         return self.vocabulary.key(*self._examples[look])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from netsim_policies.matrix import Cells, Matrix, Touched
 
 MOST_BYTES = 3_000_000_000
+_PART = 4  # where more than a fourth of the lines or columns is to be filled, all are: columns are slow to write
 _CELLS = 1 << 26  # filled in one call
 _NARROW = 1 << 16  # fewer port sets than that are numbered in two bytes
 _PAIRS = 1 << 16  # places in the table of pairs at first
@@ -78,7 +79,7 @@ def refresh(matrix: Matrix, old: Cells, touched: Touched) -> Cells:
     size = len(matrix.classes)
     new = np.arange(len(old), size, dtype=np.int32)
     sources, destinations = np.union1d(touched.sources, new), np.union1d(touched.destinations, new)
-    if 2 * max(len(sources), len(destinations)) > size:
+    if _PART * max(len(sources), len(destinations)) > size:
         return matrix.cells()
     lines = matrix.cells(sources=sources) if len(sources) else None
     columns = matrix.cells(destinations=destinations) if len(destinations) else None

@@ -128,12 +128,12 @@ class Matrix:
         fresh = {_key(policy): policy for policy in added}
         gone = {_key(policy) for policy in removed}
         known = len(self.classes)
+        self.classes.learn(self.vocabulary.learn(fresh.values()), self.endpoints)
+        self._welcome()  # while all is as it was: who is split off is selected as before
         for key in gone:
             self._dismiss(key, stale)
         self.policies.update(fresh)
         self._forget_rows(gone | fresh.keys())
-        self.classes.learn(self.vocabulary.learn(fresh.values()), self.endpoints)
-        self._welcome()
         for key, policy in fresh.items():
             chosen = self._enrol(key, policy)
             for direction in policy.directions:
