@@ -225,9 +225,10 @@ class Matrix:
                     grown.add(key)
         self._forget_rows(grown)
         names = len(self.labels.name_sets)
-        if names > self._names:  # every row of senders that asks for names must know what they mean
+        if names > self._names:  # every row of senders that asks for names must know what they mean, in their order
             self._names = names
             self._forget_rows({k for k, policy in self.policies.items() if any(_has_names(r) for r in policy.egress)})
+            self.flat[Direction.EGRESS] = Flat()
 
     def _forget_rows(self, changed: Set[Key]) -> None:
         """Rows made from ``changed`` policies are made anew when they are asked for."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 
+from netsim.kube.objects import Meta, Resource
 from netsim.packet.address import Family, ip
 from netsim_policies import combine
+from netsim_policies.algebra import ALL_PORTS, NO_PORTS
+from netsim_policies.apis import apis
 from netsim_policies.matrix import Matrix, Touched
 from netsim_policies.model import Endpoint, EndpointKind, Policy, World
 from tests.support.policy_clusters import SPACES, Drawn, draw, labels, pod, policy
@@ -56,6 +60,8 @@ def change(what: str, r: Random, drawn: Drawn, matrix: Matrix) -> Touched:
 @pytest.mark.parametrize("seed", range(120))
 def test_changes_in_place_equal_a_fresh_build(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(combine, "_PART", 0)  # however small the cluster: only what was touched is filled anew
+    if seed % 2:
+        monkeypatch.setattr(combine, "_EAGER", 2)  # and rows know only what was asked
     r, drawn = Random(f"edits {seed}"), draw(f"edits {seed}")
     matrix = Matrix(drawn.world(), Family.IPV6 if seed % 3 == 0 else Family.IPV4)
     cells = matrix.cells()
@@ -64,6 +70,8 @@ def test_changes_in_place_equal_a_fresh_build(seed: int, monkeypatch: pytest.Mon
         asked.append(what := r.choice(CHANGES))
         cells = matrix.refresh(cells, change(what, r, drawn, matrix))
         assert np.array_equal(cells, matrix.cells()), f"seed {seed}, change {number}: {asked}"
+        for s, d in itertools.product(range(len(cells)), repeat=2):
+            assert matrix.port_sets[cells[s, d]] == matrix.class_ports(s, d), f"seed {seed}, change {number}: {asked}"
         if number % 3 == 2:
             check(matrix, f"seed {seed}, change {number}: {asked}")
 
@@ -91,6 +99,52 @@ def test_a_change_touches_only_what_it_can_decide() -> None:
         for label, row in rows.items():
             kept = matrix._row_of[direction].get(label) is row
             assert kept != (direction == "Ingress" and label in mine)
+
+
+def allowing(name: str, *cidrs: str) -> Policy:
+    """In namespace one, only these blocks may come in."""
+    spec = {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]}]}
+    meta = Meta(name=name, namespace="one")
+    return apis()["NetworkPolicy"].read(Resource(kind="NetworkPolicy", metadata=meta, body={"spec": spec}))
+
+
+def blocked(*endpoints: Endpoint) -> Matrix:
+    """Who of these is in which of two blocks decides whether a pod can be reached."""
+    spaces = {"one": {}, "two": {}}
+    target = Endpoint(EndpointKind.POD, "one/target", namespace="one", labels={"app": "t"}, addresses=(ip("10.9.0.1"),))
+    return Matrix(World((target, *endpoints), (allowing("some", "10.0.0.0/24", "10.1.0.0/24"),), spaces))
+
+
+def pod_at(name: str, address: str) -> Endpoint:
+    return Endpoint(EndpointKind.POD, f"two/{name}", namespace="two", addresses=(ip(address),))
+
+
+def node_at(name: str, *addresses: str) -> Endpoint:
+    return Endpoint(EndpointKind.NODE, name, node=name, addresses=tuple(ip(a) for a in addresses))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (pod_at("first", "10.0.0.1"), pod_at("second", "10.0.0.2")),
+        (node_at("first", "10.0.0.1", "10.1.0.1"), node_at("second", "10.0.0.2", "10.1.0.2")),
+    ],
+    ids=["pods", "nodes with two addresses"],
+)
+@pytest.mark.parametrize("gone", [False, True], ids=["both there", "one gone before the other comes"])
+def test_a_block_that_holds_one_of_two_who_were_alike(first: Endpoint, second: Endpoint, gone: bool) -> None:
+    """Who is left is not taken for who was its class's example, nor who comes later for who went."""
+    matrix = blocked(first) if gone else blocked(first, second)
+    matrix.cells()
+    if gone:
+        matrix.remove(first)
+    matrix.update(removed=[matrix.policies["NetworkPolicy", "one", "some"]], added=[allowing("one", "10.0.0.1/32")])
+    if gone:
+        matrix.place(second)
+    assert matrix.ports(matrix.index(second), 0) == NO_PORTS
+    if not gone:
+        assert matrix.ports(1, 0) == ALL_PORTS
+    check(matrix, "blocks")
 
 
 def test_a_word_that_tells_nobody_apart_makes_no_class() -> None:
