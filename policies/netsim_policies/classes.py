@@ -145,6 +145,7 @@ class Classes:
         self._numbers: dict[tuple[int, int], int] = {}  # by label class and print
         self._table: tuple[Any, ...] = tuple(np.empty(0, kind) for kind in _TABLE)
         self._dirty: set[int] = set()  # classes that ``_table`` does not describe
+        self.version = 0  # counts the changes of label classes, groups and addresses of classes, new ones included
         places = [self._place(endpoint) for endpoint in endpoints]
         self.of: Ids = np.fromiter((place[0] for place in places), np.int32, len(places))
         self.look: Ids = np.fromiter((place[1] for place in places), np.int32, len(places))
@@ -170,6 +171,10 @@ class Classes:
         self._table = tuple(columns)
         return self._table
 
+    def _changed(self, numbers: Iterable[int]) -> None:
+        self._dirty.update(numbers)
+        self.version += 1
+
     def _place(self, endpoint: Endpoint | None) -> tuple[int, int, int | None]:
         """(class, look, address) of an endpoint, the address None for who has not just one of its own."""
         if endpoint is None:
@@ -190,7 +195,7 @@ class Classes:
         self._prints.append(mark)
         self.examples.append(example)
         self.address.append(None if mark == IN_NO_BLOCK else address)
-        self._dirty.add(number)
+        self._changed([number])
         return number
 
     # -- changes -----------------------------------------------------------------------------------------------------
@@ -222,7 +227,7 @@ class Classes:
         unsure: set[int] = set()  # classes that may have another print than their address
         looks = self.looks.learn(new)
         if new.ports:
-            self._dirty.update(range(len(self)))
+            self._changed(range(len(self)))
         if looks:
             leaving = np.zeros(len(self.looks), np.bool_)
             leaving[looks] = True
@@ -269,7 +274,7 @@ class Classes:
                 self.label[number], self._prints[number], self.examples[number] = label, print_, example
                 self.address[number] = None if print_ == IN_NO_BLOCK else address
                 self._numbers[label, print_] = target[at] = number
-                self._dirty.add(number)
+                self._changed([number])
             else:
                 left.add(number)
                 target[at] = self._born(label, print_, example, address)
@@ -312,7 +317,7 @@ class Classes:
                 continue
             self.examples[number] = example
             self.address[number] = self.vocabulary.address(example, self._prints[number])
-            self._dirty.add(number)
+            self._changed([number])
 
     def _elect_several(self, endpoints: Sequence[Endpoint | None]) -> None:
         """The same for label classes, as far as their members' addresses matter."""

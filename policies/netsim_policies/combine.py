@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsim_policies.kernels import EMPTY, UNKNOWN, by_label, fold
+from netsim_policies.classes import halves
+from netsim_policies.kernels import EMPTY, UNKNOWN, ask, by_label, fold
 from netsim_policies.labels import Ids
 from netsim_policies.model import Direction
-from netsim_policies.rows import EVERYONE, Flat, Row
+from netsim_policies.rows import FOREVER, Flat, Row
 
 if TYPE_CHECKING:
     from netsim_policies.matrix import Cells, Matrix, Touched
@@ -30,7 +31,7 @@ _CELLS = 1 << 26  # filled in one call
 _NARROW = 1 << 16  # fewer port sets than that are numbered in two bytes
 _PAIRS = 1 << 16  # places in the table of pairs at first
 _FEW = 64  # rows of the past that are not worth a thought
-_EAGER = 4096  # cells of a row's table that are worked out without asking whether any peer is there
+_EAGER = 64  # cells of a row's table that are worked out without asking whether any peer is there
 
 
 def cells(matrix: Matrix, sources: Ids | None, destinations: Ids | None) -> Cells:
@@ -137,29 +138,24 @@ class _Fill:
         for row in rows.values():
             self._complete(row)
         flat.of[missing] = flat.numbers(rows.values())
-        stale = [row for row in flat.rows if row.completed < len(matrix.classes)]
-        if stale:  # new classes may ask for what these have not worked out yet
+        if stale := flat.stale(matrix.classes.version):
             for row in stale:
                 self._complete(row)
             flat.read_again()
         return flat.of, flat.arrays
 
     def _complete(self, row: Row) -> None:
-        if row.completed >= len(self.matrix.classes):
+        if row.completed >= self.matrix.classes.version:
             return
-        missing = np.argwhere(row.table == UNKNOWN)
+        missing = row.table == UNKNOWN
         if row.table.size > _EAGER:  # only what some class asks for
-            classes, labels = self.matrix.classes, self.matrix.labels
-            combo_of = np.zeros(len(labels), np.int64)
-            combo_of[row.touched] = row.combos
-            asked = {
-                (int(combo_of[label]), row.zone(address), row.group(labels.group[label]))
-                for label, address in zip(classes.label, classes.address, strict=True)
-            }
-            missing = np.array([cell for cell in asked if row.table[cell] == UNKNOWN], np.int64).reshape(-1, 3)
-        for combo, zone, group in missing.tolist():
+            asked = np.zeros(row.table.shape, np.bool_)
+            cuts, zones = halves(row.cuts), np.array(row.zones, np.int32)
+            ask(row.touched, row.combos, *cuts, zones, self.everyone, len(self.matrix.labels), asked)
+            missing &= asked
+        for combo, zone, group in np.argwhere(missing).tolist():
             self.matrix.values.value(row, combo, zone, group)
-        row.completed = EVERYONE if (row.table != UNKNOWN).all() else len(self.matrix.classes)
+        row.completed = FOREVER if (row.table != UNKNOWN).all() else self.matrix.classes.version
 
     def lines(self, subjects: Ids, result: Cells) -> Cells:
         """Fill ``result`` for ``subjects``; a wider copy if their port sets no longer fit."""

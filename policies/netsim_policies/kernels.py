@@ -93,6 +93,23 @@ def spread(rows: Any, r: int, classes: Any, combo_of: Any, out: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def ask(
+    touched: Any, combos: Any, cut_high: Any, cut_low: Any, zones: Any, classes: Any, size: int, asked: Any
+) -> None:
+    """Mark the cells (combo, zone, group) of one row that some class of peers asks for; ``size`` label classes."""
+    combo_of = np.zeros(size, np.int32)
+    for at in range(len(touched)):
+        combo_of[touched[at]] = combos[at]
+    cut_ends = np.array([0, len(cut_high)])
+    label, group, placed, high, low = classes
+    cut = len(cut_high) > 0
+    named = asked.shape[2] > 1
+    for c in range(len(label)):
+        zone = _zone(0, cut_ends, cut_high, cut_low, zones, high[c], low[c]) if cut and placed[c] else 0
+        asked[combo_of[label[c]], zone, group[c] if named else 0] = True
+
+
+@numba.njit(cache=True, nogil=True)
 def by_label(rows: Any, size: int) -> Any:
     """The touched label classes of all rows the other way round: for each the (row, combo) pairs, and their ends."""
     touch_ends, touched, combos = rows[0], rows[1], rows[2]

@@ -30,7 +30,7 @@ from netsim_policies.labels import NOBODY, Ids
 from netsim_policies.model import Rule
 from netsim_policies.vocabulary import Names
 
-EVERYONE = 1 << 62
+FOREVER = 1 << 62
 UNKNOWN = np.uint32(0xFFFFFFFF)  # a port set nobody asked for yet
 
 _LAST = (1 << 128) - 1  # no address lies beyond
@@ -67,7 +67,7 @@ class Row:
     zones: tuple[int, ...]  # of the piece before each cut, and of the last
     zone_sets: list[Members]
     table: npt.NDArray[np.uint32]
-    completed: int = 0  # for how many classes of peers ``table`` is known to be filled; EVERYONE if it is full
+    completed: int = -1  # ``table`` has what the classes of this version ask for; FOREVER if it is full
 
     def combo(self, label: int) -> int:
         place = int(np.searchsorted(self.touched, label))
@@ -166,6 +166,7 @@ class Flat:
     def __init__(self) -> None:
         self.of: Ids = np.empty(0, np.int32)
         self.rows: list[Row] = []
+        self._read: list[int] = []  # which version of each row is in ``arrays``
         self._numbers: dict[int, int] = {}
         self._clear()
 
@@ -194,12 +195,18 @@ class Flat:
             self._append(new)
         return [self._numbers[id(row)] for row in asked]
 
+    def stale(self, version: int) -> list[Row]:
+        """Rows read before they knew what the classes of this version ask for."""
+        return [row for row, read in zip(self.rows, self._read, strict=True) if read < version]
+
     def read_again(self) -> None:
         """The tables of some rows have changed."""
         self._clear()
+        self._read.clear()
         self._append(self.rows)
 
     def _append(self, rows: list[Row]) -> None:
+        self._read += [row.completed for row in rows]
         more = (
             [len(row.touched) for row in rows],
             np.concatenate([row.touched for row in rows]),
