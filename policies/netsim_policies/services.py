@@ -141,7 +141,7 @@ class Entrances:
         """``loadBalancerSourceRanges`` of the family that is asked about; None where everybody is let in."""
         found = AddressSet()
         for text in service.spec.load_balancer_source_ranges:
-            found |= AddressSet.prefix(text.strip())
+            found |= AddressSet.cidr(text.strip())
         family = self.reach.family
         found = found.of_family(family)
         return found if found and ALL_ADDRESSES.of_family(family) - found else None

@@ -70,6 +70,15 @@ def test_policy_sees_the_target_port_and_not_the_services() -> None:
         assert found["cluster", "Service shop/web:80", "Pod shop/api"] == verdict
 
 
+def test_a_block_over_service_addresses_opens_no_service() -> None:
+    """Nor does one over its pods' addresses that leaves the Service's out close it: policy never sees that address."""
+    for cidr, verdict in (("10.96.0.0/12", "none"), ("10.0.0.0/16", "all")):
+        out = policy("out", podSelector={"matchLabels": {"app": "api"}}, egress=[{"to": [{"ipBlock": {"cidr": cidr}}]}])
+        out["spec"]["policyTypes"] = ["Egress"]
+        found = ways(service("web", "web", clusterIP="10.96.0.9"), out)
+        assert found["cluster", "Service shop/web:80", "Pod shop/api"] == verdict
+
+
 def test_a_pod_that_reaches_itself_through_a_service_is_subject_to_policy() -> None:
     found = ways(service("web", "web"), opened(**{"from": [{"podSelector": {"matchLabels": {"app": "api"}}}]}))
     assert found["cluster", "Service shop/web:80", "Pod shop/web"] == "none"
