@@ -66,10 +66,12 @@ class Matrix:
     >>> Matrix(world).ports(0, 1)        # doctest: +SKIP
     PortSet(tcp=((80, 80),), ...)
 
+    ``others``: policies whose words are known too, though they decide nothing.
+
     Raises ValueError when a block cuts through an endpoint that stands for a part of the outside.
     """
 
-    def __init__(self, world: World, family: Family = Family.IPV4) -> None:
+    def __init__(self, world: World, family: Family = Family.IPV4, others: Iterable[Policy] = ()) -> None:
         self.family = family
         self.tiers = tuple(world.tiers)
         self.endpoints: list[Endpoint | None] = list(world.endpoints)
@@ -78,7 +80,7 @@ class Matrix:
         self._rank = {tier.name: rank for rank, tier in enumerate(world.tiers)}
         self.values = Values(self.tiers)
         self.port_sets = self.values.port_sets
-        self.vocabulary = Vocabulary(self.policies.values(), self.family)
+        self.vocabulary = Vocabulary((*self.policies.values(), *others), self.family)
         self.classes = Classes(self.endpoints, self.vocabulary)
         self.labels = self.classes.labels
         self._places: dict[tuple[EndpointKind, str], int] = {}

@@ -16,7 +16,7 @@ from functools import cached_property
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet, Range, merge
 from netsim_policies.matrix import Cells, Matrix
-from netsim_policies.model import Endpoint, EndpointKind, World
+from netsim_policies.model import Endpoint, EndpointKind, Policy, World
 from netsim_policies.vocabulary import IN_NO_BLOCK, Vocabulary
 
 ANYWHERE = "outside"
@@ -52,15 +52,17 @@ class Exposure:
 
 
 class Reachability:
-    """``world`` is extended by the outside and by one newcomer pod; indexes of the given endpoints stay as they are."""
+    """``world`` is extended by the outside and by one newcomer pod; indexes of the given endpoints stay as they are.
+    ``others``: further policies whose words tell endpoints and parts of the outside apart, so that two worlds have the same
+    groups."""
 
-    def __init__(self, world: World, family: Family = Family.IPV4) -> None:
+    def __init__(self, world: World, family: Family = Family.IPV4, others: Sequence[Policy] = ()) -> None:
         self.family = family
-        outside = tuple(outside_groups(world, family))
+        outside = tuple(outside_groups((*world.policies, *others), family))
         newcomer = Endpoint(EndpointKind.POD, "(new pod)", namespace="(new namespace)")
         self.world = World((*world.endpoints, *outside, newcomer), world.policies, world.namespaces, world.tiers)
         self._newcomer = len(self.world.endpoints) - 1
-        self.matrix = Matrix(self.world, family)
+        self.matrix = Matrix(self.world, family, others)
         self._cells: Cells | None = None
         self._known: dict[tuple[int, int], PortSet] = {}
 
@@ -105,11 +107,33 @@ class Reachability:
         and a node (or a hostNetwork pod on it) a group of which every pod runs there."""
         if source == destination and len(source.members) == 1:
             return ALL_PORTS
-        first = self.world.endpoints[source.members[0]]
-        if (first.kind is EndpointKind.NODE or first.host_network) and len(self._nodes(source)) == 1:
-            if self._nodes(source) == self._nodes(destination):
-                return ALL_PORTS
+        node = self._as_node(source)
+        if node is not None and self._nodes(destination) == {node}:
+            return ALL_PORTS
         return self._class_ports(source.number, destination.number)
+
+    def _as_node(self, group: Group) -> str | None:
+        """The node that a group is to its pods."""
+        first = self.world.endpoints[group.members[0]]
+        nodes = self._nodes(group) if first.kind is EndpointKind.NODE or first.host_network else set()
+        return nodes.pop() if len(nodes) == 1 else None
+
+    def exempt(self) -> Iterator[tuple[Group, Group]]:
+        """The pairs about which ``between`` need not ask the matrix."""
+        on: dict[str | None, list[Group]] = {}
+        for group in self.groups:
+            yield group, group
+            nodes = self._nodes(group)
+            if len(nodes) == 1:
+                on.setdefault(nodes.pop(), []).append(group)
+        for group in self.groups:
+            node = self._as_node(group)
+            yield from ((group, other) for other in on.get(node, ()) if node is not None)
+
+    def cells(self, pairs: int) -> Cells | None:
+        """The class matrix; None where so few ``pairs`` are asked about that it is not worth it, or it has no room."""
+        self._spell_out(pairs)
+        return self._cells
 
     def _spell_out(self, pairs: int) -> None:
         """Make the whole class matrix where that many questions are worth its kernels and its memory."""
@@ -152,9 +176,10 @@ class Reachability:
         return Counter(g.number for g in self.groups if g.kind is EndpointKind.POD)
 
 
-def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
-    """One endpoint for each distinguishable part of the address space outside; its name lists the part's prefixes."""
-    vocabulary = Vocabulary(world.policies, family)
+def outside_groups(policies: Iterable[Policy], family: Family) -> Iterator[Endpoint]:
+    """One endpoint for each part of the address space outside that ``policies`` can tell from others; its name lists the
+    part's prefixes."""
+    vocabulary = Vocabulary(policies, family)
     top = (1 << family.bits) - 1
     edges = [0, *(b for b in vocabulary.borders if 0 < b <= top), top + 1]
     parts: dict[int, list[Range]] = {}
