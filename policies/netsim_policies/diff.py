@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from netsim.packet.address import Family
 from netsim_policies.algebra import NO_PORTS, PortSet
-from netsim_policies.evaluate import Decision, decide
+from netsim_policies.evaluate import Decision, decide, exemption
 from netsim_policies.explain import ports_json
 from netsim_policies.matrix import Cells
 from netsim_policies.model import Direction, Policy, World
@@ -81,12 +81,16 @@ def diff(before: World, after: World, family: Family = Family.IPV4) -> Diff:
     policies = tuple(policy_changes(before, after))
     names = sorted({*old_groups, *new_groups})
     changes: list[Change] = []
+    known: dict[Any, tuple[PolicyChange, ...]] = {}  # causes
     for source, destination in _suspects(old, old_groups, new, new_groups, names):
         was = _ports(old, old_groups, source, destination)
         now = _ports(new, new_groups, source, destination)
         if was != now:
             note = _note(source, destination, old_groups, new_groups)
-            causes = () if note else _causes(old, old_groups, new, new_groups, source, destination, was, now, policies)
+            causes: tuple[PolicyChange, ...] = ()
+            if not note:
+                ends = [(g[source], g[destination]) for g in (old_groups, new_groups)]
+                causes = _causes((old, new), ends, (was - now) | (now - was), policies, known)
             changes.append(Change(source, destination, was, now, causes, note))
     return Diff(
         policies,
@@ -170,24 +174,27 @@ def policy_changes(before: World, after: World) -> Iterator[PolicyChange]:
 
 
 def _causes(
-    old: Reachability,
-    old_groups: dict[str, Group],
-    new: Reachability,
-    new_groups: dict[str, Group],
-    source: str,
-    destination: str,
-    was: PortSet,
-    now: PortSet,
+    sides: Sequence[Reachability],
+    ends: Sequence[tuple[Group, Group]],
+    differing: PortSet,
     policies: tuple[PolicyChange, ...],
+    known: dict[Any, tuple[PolicyChange, ...]],
 ) -> tuple[PolicyChange, ...]:
-    """Those changed policies that decide about a differing port on either side."""
-    differing = (was - now) | (now - was)
-    deciding: set[tuple[str, str, str]] = set()
-    for reach, groups in ((old, old_groups), (new, new_groups)):
-        a = reach.world.endpoints[groups[source].members[0]]
-        b = reach.world.endpoints[groups[destination].members[-1]]
-        deciding |= _deciding(decide(reach.world, a, b, reach.family), differing)
-    return tuple(c for c in policies if (c.policy.kind, c.policy.namespace, c.policy.name) in deciding)
+    """Those changed policies that decide about a differing port on either side; ``known`` for pairs of the same classes."""
+    pairs = [
+        (reach.world.endpoints[a.members[0]], reach.world.endpoints[b.members[-1]])
+        for reach, (a, b) in zip(sides, ends, strict=True)
+    ]
+    exempt = tuple(exemption(a, b, direction) for a, b in pairs for direction in Direction)
+    key = tuple((a.number, b.number) for a, b in ends), exempt, differing
+    found = known.get(key)
+    if found is None:
+        deciding: set[tuple[str, str, str]] = set()
+        for reach, (a, b) in zip(sides, pairs, strict=True):
+            deciding |= _deciding(decide(reach.world, a, b, reach.family), differing)
+        chosen = (c for c in policies if (c.policy.kind, c.policy.namespace, c.policy.name) in deciding)
+        found = known[key] = tuple(chosen)
+    return found
 
 
 def _deciding(decision: Decision, ports: PortSet) -> set[tuple[str, str, str]]:
