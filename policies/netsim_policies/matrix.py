@@ -125,10 +125,11 @@ class Matrix:
 
     # -- changes -----------------------------------------------------------------------------------------------------
     def update(self, removed: Iterable[Policy] = (), added: Iterable[Policy] = ()) -> Touched:
-        """Replace policies. Classes that a new word tells apart are split: their new parts get new numbers."""
+        """Take policies out and put others in, also under the names of some that are there. Classes that a new word tells
+        apart are split: their new parts get new numbers."""
         stale: Stale = {direction: set() for direction in Direction}
         fresh = {_key(policy): policy for policy in added}
-        gone = {_key(policy) for policy in removed}
+        gone = {_key(policy) for policy in removed} | (fresh.keys() & self.policies.keys())
         known = len(self.classes)
         self.classes.learn(self.vocabulary.learn(fresh.values()), self.endpoints)
         self._welcome()  # while all is as it was: who is split off is selected as before

@@ -35,9 +35,7 @@ def change(what: str, r: Random, drawn: Drawn, matrix: Matrix) -> Touched:
         return matrix.update(removed, [p for p in added if (p.kind, p.namespace, p.name) not in taken])
     if what == "policies":  # some of them for as many others, words and all
         removed = [p for p in matrix.policies.values() if r.random() < 0.3]
-        made_too = [drawn.read(policy(r, r.randrange(100, 10_000))) for _ in range(r.randint(0, 3))]
-        kept = matrix.policies.keys() - {(p.kind, p.namespace, p.name) for p in removed}
-        return matrix.update(removed, [p for p in made_too if (p.kind, p.namespace, p.name) not in kept])
+        return matrix.update(removed, [drawn.read(policy(r, r.randrange(100, 110))) for _ in range(r.randint(0, 3))])
     if what == "node":  # other labels, one address more or less
         node = r.choice([e for e in matrix.endpoints if e is not None and e.kind is EndpointKind.NODE])
         more = (*node.addresses, ip(r.choice(("10.0.0.5", "203.0.113.77", "192.168.0.77", "2001:db8::77"))))
