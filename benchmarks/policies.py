@@ -134,7 +134,7 @@ def peak() -> str:
 def large(pods: int, policies: int) -> None:
     """The class matrix of a large cluster, changes of it, one explanation."""
     world = timed("generate (not counted)", lambda: build(pods, policies))
-    timed("import and compile or load the kernels (a small world)", lambda: Matrix(build(50, 5)).cells())
+    timed("import and compile or load the kernels (a small world)", lambda: Matrix(build(500, 200)).cells())
 
     def answer() -> tuple[Matrix, Any]:
         matrix = Matrix(world)
@@ -154,12 +154,15 @@ def large(pods: int, policies: int) -> None:
     cells = timed("one changed policy, the whole matrix refreshed", lambda: change(matrix, cells, changed, other))
     cells = timed("one that names a block nobody named before", lambda: change(matrix, cells, other, blocked))
     cells = timed("one that names a label key nobody named before", lambda: change(matrix, cells, blocked, worded))
+    everyone = Rule(Action.ALLOW, (AddressPeer(AddressSet.prefix("10.128.0.0/9"), "all"),), None, "spec.ingress[0]")
+    wide = replace(blocked, ingress=(everyone,))
+    cells = timed("one that names a block over all pods", lambda: change(matrix, cells, worded, wide))
     pod = world.endpoints[7]
     moved = replace(pod, labels={**pod.labels, "app": "app-3"})
     cells = timed("one pod with other labels", lambda: matrix.refresh(cells, matrix.place(moved)))
     cells = timed("one pod less", lambda: matrix.refresh(cells, matrix.remove(moved)))
     space, labels = "team-3", {"kubernetes.io/metadata.name": "team-3", "env": "none"}
-    timed("one namespace with other labels", lambda: matrix.refresh(cells, matrix.relabel(space, labels)))
+    cells = timed("one namespace with other labels", lambda: matrix.refresh(cells, matrix.relabel(space, labels)))
     timed("explain one pair", lambda: list(to_text(explain(world, world.endpoints[1], world.endpoints[-1]))))
 
 

@@ -54,6 +54,11 @@ def applies(cluster: Cluster, mode: str, note: Any) -> bool:
             note(f"{held[0]} enforces no policy: {told}")
         return True
     name = held[0] if held is not None else "flannel (assumed: nothing in the input names a network plugin; --cni does)"
-    have = "has" if count == 1 else "have"
-    note(f"{name} enforces no policy: the {count} {policies} of the input {have} no effect")
+    note(no_effect(name, count))
     return False
+
+
+def no_effect(name: str, count: int) -> str:
+    """What is said where policies are not enforced."""
+    policies = "policy of the input has" if count == 1 else "policies of the input have"
+    return f"{name} enforces no policy: the {count} {policies} no effect"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from netsim.cli import enforcement
 from netsim.errors import InputError, UsageError
 from netsim.packet.address import IPAddress, ip
 from netsim.report.style import Style, clean, wants_colour
@@ -130,11 +131,10 @@ def _cidrs(option: str, texts: list[str]) -> tuple[str, ...]:
 
 
 def _policies(made: Assembled, speaker: Talk) -> None:
-    """A CNI that ignores NetworkPolicies does so in silence; here it is said."""
-    count = made.cluster.store.count("NetworkPolicy")
+    """A CNI that ignores policies does so in silence; here it is said."""
+    count = enforcement.policies_count(made.cluster)
     if count and not made.cni.enforces_policy:
-        has = "NetworkPolicy in the input has" if count == 1 else "policies in the input have"
-        speaker.note(f"{made.choice.cni.name} enforces no NetworkPolicy: {count} {has} no effect")
+        speaker.note(enforcement.no_effect(made.choice.cni.name, count))
 
 
 def dumped(options: Any) -> StaticNetwork:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from netsim.cli import enforcement
 from netsim.interpreter import Disposition
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from netsim.topology.assemble import Assembled
     from netsim_policies.model import Endpoint, World
 
-_KINDS = ("NetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP"}
 
 
@@ -21,7 +21,7 @@ def would_drop(made: Assembled, sender: str, outcomes: Sequence[Outcome]) -> str
 
     ``sender`` is the namespace that sent. Policy sees the packet behind the Service: the pod's address and target port,
     and after masquerading the node's address."""
-    if made.cni.enforces_policy or not any(made.cluster.store.count(kind) for kind in _KINDS):
+    if made.cni.enforces_policy or not enforcement.policies_count(made.cluster):
         return None
     from netsim_policies.world import world
 

@@ -2,13 +2,18 @@
 
 Type errors stop at the first, as Go's decoder does; unknown fields are all told. ``null`` is the same as absent, so
 the walk takes it out, and what follows never meets a None. Types are compiled from ``schema`` when first needed.
+
+msgspec looks at each object first: what has exactly the shape of its type is right, and the walk, which finds the words, is
+for the rest.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from netsim.kube import quantity, schema, schema_pod
 from netsim.kube.fault import Fault
@@ -27,6 +32,8 @@ class _TypeError(Exception):
 def strict(body: dict[str, Any], api_version: str, kind: str) -> list[Fault]:
     """The decoder's complaints about ``body``, which loses its nulls."""
     name = schema.OLD.get((api_version, kind), kind) if (group_of(api_version), kind) in USED else "Anything"
+    if _well_shaped(name, body):
+        return []
     unknown: list[Path] = []
     try:
         _type(name).check(body, (), kind, unknown)
@@ -227,6 +234,47 @@ class _Struct(_Type):
         return {}
 
 
+# -- the quick look ----------------------------------------------------------------------------------------------------
+_shapes: dict[str, Any] = {
+    "string": str,
+    "bool": bool,
+    "int32": Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)],
+    "int64": Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)],
+    "IntOrString": Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)] | str,
+    # of quantities the usual ones
+    "Quantity": Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}(m|[KMGT]i|[kMGT])?\Z")],
+    "Time": Annotated[str, msgspec.Meta(pattern=rf"^(?:{_TIME.pattern})\Z")],
+    "any": dict[str, Any] | list[Any] | str | bool | int | float,
+}
+
+
+def _well_shaped(name: str, body: dict[str, Any]) -> bool:
+    """Is ``body`` of the shape of type ``name``, without a null or an unknown field? No is no answer: the walk decides."""
+    try:
+        msgspec.convert(body, _shape(name))
+    except (msgspec.ValidationError, RecursionError):
+        return False
+    return True
+
+
+def _shape(name: str) -> Any:
+    found = _shapes.get(name)
+    if found is None:
+        if name.startswith("[]"):
+            found = list[_shape(name[2:])]  # type: ignore[misc]
+        elif name.startswith("{}"):
+            found = dict[str, _shape(name[2:])]  # type: ignore[misc]
+        else:
+            definition, is_open = _definition(name)
+            fields = [
+                (f"f{number}", _shape(kind), msgspec.field(name=field, default=None))
+                for number, (field, _, kind) in enumerate(item.partition("=") for item in definition.split())
+            ]
+            found = msgspec.defstruct(name, fields, forbid_unknown_fields=not is_open, gc=False)
+        _shapes[name] = found
+    return found
+
+
 _types: dict[str, _Type] = {}
 _definitions: dict[str, tuple[str, bool]] = {}
 _SCALARS: dict[str, Callable[[], _Type]] = {
@@ -251,11 +299,16 @@ def _type(name: str) -> _Type:
         elif name.startswith("{}"):
             found = _Map(_type(name[2:]))
         else:
-            if not _definitions:
-                _read_definitions()
-            found = _Struct(name, *_definitions[name])
+            found = _Struct(name, *_definition(name))
         _types[name] = found
     return found
+
+
+def _definition(name: str) -> tuple[str, bool]:
+    """The fields of a type, and whether it is open."""
+    if not _definitions:
+        _read_definitions()
+    return _definitions[name]
 
 
 def _read_definitions() -> None:

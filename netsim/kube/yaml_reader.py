@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 import yaml.cyaml
+from yaml.events import AliasEvent, MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent
 
 from netsim.errors import Problem, Source
 
@@ -127,7 +128,7 @@ class _Builder:
 
     def _value(self, event: Any, depth: int, path: Path, item_lines: list[int] | None = None) -> Any:
         kind = event.__class__
-        if kind is yaml.ScalarEvent:
+        if kind is ScalarEvent:
             tag = event.tag
             if tag is None:
                 value = resolve(event.value) if event.implicit[0] else event.value
@@ -136,13 +137,13 @@ class _Builder:
             if event.anchor is not None:
                 self.anchors[event.anchor] = (value, 1, 0)
             return value
-        if kind is yaml.AliasEvent:
+        if kind is AliasEvent:
             return self._alias(event, depth)
         if depth >= MAX_DEPTH:
             raise _Refused(event.start_mark.line + self.offset, f"nested deeper than {MAX_DEPTH} levels")
         if event.anchor is not None:
             self.anchors.pop(event.anchor, None)
-        if kind is yaml.MappingStartEvent:
+        if kind is MappingStartEvent:
             value = self._mapping(event, depth, path, item_lines)
         else:
             value = self._sequence(depth, path, item_lines if path == ("items",) else None)
@@ -155,7 +156,7 @@ class _Builder:
         read, value_of, positions = self.next, self._value, self.positions
         while True:
             event = read()
-            if event.__class__ is yaml.SequenceEndEvent:
+            if event.__class__ is SequenceEndEvent:
                 return result
             if item_lines is not None:
                 item_lines.append(event.start_mark.line + self.offset)
@@ -171,13 +172,13 @@ class _Builder:
         result: dict[str, Any] = {}
         lines: dict[str, int] = {}
         merged: list[dict[str, Any]] = []
-        read, value_of, positions = self.next, self._value, self.positions
+        read, value_of, positions, offset = self.next, self._value, self.positions, self.offset
         while True:
             event = read()
-            if event.__class__ is yaml.MappingEndEvent:
+            if event.__class__ is MappingEndEvent:
                 break
-            line = event.start_mark.line + self.offset
-            if event.__class__ is yaml.ScalarEvent:
+            line = event.start_mark.line + offset
+            if event.__class__ is ScalarEvent:
                 plain = event.implicit[0] and event.tag is None
                 key = event.value
                 if plain and key in _SPECIAL_KEYS:
@@ -205,7 +206,11 @@ class _Builder:
                 self.positions.append((below, line))  # type: ignore[union-attr]
             elif item_lines is not None:
                 below = (key,)
-            result[key] = value_of(read(), depth + 1, below, item_lines if depth == 0 else None)
+            event = read()
+            if event.__class__ is ScalarEvent and event.tag is None and event.anchor is None:  # nearly always
+                result[key] = resolve(event.value) if event.implicit[0] else event.value
+            else:
+                result[key] = value_of(event, depth + 1, below, item_lines if depth == 0 else None)
         for other in merged:
             for key, value in other.items():
                 result.setdefault(key, value)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from netsim.kube.validate.names import prefix
 from netsim.packet.address import Family, IPAddress, IPNetwork, family_of
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -146,6 +147,12 @@ class AddressSet:
     def prefix(text: str) -> AddressSet:
         """The addresses of one CIDR or of a bare address; host bits are masked off as the API server's users expect."""
         return AddressSet.network(ipaddress.ip_network(text, strict=False))
+
+    @staticmethod
+    def cidr(text: str) -> AddressSet:
+        """A CIDR of an object that the API server has let through: also with leading zeros, or IPv4 written as IPv6."""
+        found = prefix(text)
+        return AddressSet() if found is None else AddressSet.network(found)
 
     @staticmethod
     def network(network: IPNetwork) -> AddressSet:

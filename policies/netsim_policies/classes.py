@@ -1,305 +1,352 @@
-"""Classes of endpoints that no policy can tell apart, and look-ups from selectors to classes.
+"""Classes of endpoints that no policy can tell apart.
 
-Answers are computed per class: 150,000 pods of a real cluster are a few thousand. A class is a *label class* (what
-selectors see) together with the blocks that hold its address; the two are kept apart, so that thousands of blocks over pod
-addresses multiply neither the postings nor the rows of the matrix:
+Answers are computed per class: 150,000 pods of a real cluster are a few thousand. A class is a *label class* (``labels``:
+what selectors see) together with the blocks that hold its address; the two are kept apart, so that thousands of blocks over
+pod addresses multiply neither the postings nor the rows of the matrix:
 
-    label pair ──▶ sorted label-class numbers      (postings; a selector intersects them, smallest first)
-    endpoint   ──▶ class = (label class, print of its address)
+    endpoint ──▶ look (its labels, ports, namespace) ──▶ label class ─┐
+             ──▶ print of its address ────────────────────────────────┴─▶ class
 
-Numbers are dense and never reused; arrays of them are ``int32``, sorted and unique. Both kinds of class only grow: a class
-that lost its last member keeps its number.
+A new word splits what it tells apart: pods with equal labels look alike, so it is put to looks, not to pods; a new block is
+put to an array of all addresses. A class all of whose members share the word keeps its number. Numbers are dense and never
+reused, and both kinds of class only grow: one that lost its last member keeps its number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from netsim.kube.selectors import matches
-from netsim_policies.evaluate import in_scope, peer_matches, requirements
-from netsim_policies.model import Action, AddressPeer, Endpoint, Peer, PodPeer, Rule, Scope, Selector
-from netsim_policies.vocabulary import LabelKey, Vocabulary, Words
+from netsim_policies.algebra import Range
+from netsim_policies.labels import Ids, LabelClasses
+from netsim_policies.model import Endpoint, EndpointKind
+from netsim_policies.vocabulary import IN_NO_BLOCK, LabelKey, Prints, Vocabulary, Words
 
-Ids = npt.NDArray[np.int32]
 Words64 = npt.NDArray[np.uint64]
-NOBODY: Ids = np.empty(0, np.int32)
 NO_CLASS = -1
 
 
-class Postings:
-    """Sorted numbers by key; the arrays are made when asked for."""
+class Looks:
+    """Endpoints that no selector could ever tell apart look alike. ``label[k]`` is the label class of look k."""
 
-    def __init__(self) -> None:
-        self._lists: dict[Any, list[int]] = {}
-        self._arrays: dict[Any, Ids] = {}
-
-    def add(self, key: Any, number: int) -> None:
-        self._lists.setdefault(key, []).append(number)
-        self._arrays.pop(key, None)
-
-    def get(self, key: Any) -> Ids:
-        found = self._arrays.get(key)
-        if found is None:
-            held = self._lists.get(key)
-            if held is None:
-                return NOBODY
-            found = self._arrays[key] = np.array(held, np.int32)
-        return found
-
-    def first(self, key: Any) -> int:
-        return self._lists[key][0]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._lists)
-
-
-class LabelClasses:
-    """``keys[n]`` is what selectors see of label class n, ``examples[n]`` a member of it."""
-
-    def __init__(self, family: Any) -> None:
-        self.family = family
-        self.keys: list[LabelKey] = []
-        self.examples: list[Endpoint] = []
-        self.named = Postings()  # by named ports, for classes that have any
-        self._numbers: dict[LabelKey, int] = {}
-        self._pairs, self._present, self._spaces, self._kinds = Postings(), Postings(), Postings(), Postings()
-        self._several: list[int] = []
-        self._space_pairs: dict[tuple[str, str], list[str]] | None = None  # label pair → namespaces
-        self._cache: dict[Any, tuple[Scope, Ids, int]] = {}  # with the number of label classes it knows
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def number(self, key: LabelKey, endpoint: Endpoint) -> int:
-        """The class with this key; a new one, with ``endpoint`` as its example, if there is none."""
-        found = self._numbers.get(key)
-        if found is not None:
-            return found
-        number = self._numbers[key] = len(self.keys)
-        self.keys.append(key)
-        self.examples.append(endpoint)
-        kind, space, labels, names, several = key
-        self._kinds.add(kind, number)
-        if kind == "pod":
-            self._spaces.add(space, number)
-            self._space_pairs = None
-            for pair in labels:
-                self._pairs.add(pair, number)
-                self._present.add(pair[0], number)
-        if names:
-            self.named.add(names, number)
-        if several:
-            self._several.append(number)
-        return number
-
-    def in_space(self, name: str) -> Ids:
-        return self._spaces.get(name)
-
-    def with_pair(self, key: str, value: str | None) -> Ids:
-        """Of pods with the label; None: with a value that no selector names."""
-        return self._pairs.get((key, value))
-
-    # -- selectors ---------------------------------------------------------------------------------------------------
-    def scope(self, scope: Scope) -> Ids:
-        """The label classes of pods in ``scope``."""
-        key = (scope.namespace, frozen(scope.namespaces), frozen(scope.pods))
-        held = self._cache.get(key)
-        if held is None:
-            ids = self._scope(scope)
-        elif held[2] == len(self):
-            return held[1]
-        else:  # some were born since
-            born = [n for n in range(held[2], len(self)) if in_scope(scope, self.examples[n])]
-            ids = np.concatenate([held[1], np.array(born, np.int32)]) if born else held[1]
-        self._cache[key] = (scope, ids, len(self))
-        return ids
-
-    def forget_namespaces(self, turned: Callable[[Selector], bool]) -> None:
-        """The namespace selectors that have ``turned`` select other namespaces than they did."""
-        self._space_pairs = None
-        for key, (scope, _, _) in list(self._cache.items()):
-            if scope.namespaces and turned(scope.namespaces):
-                del self._cache[key]
-
-    def _scope(self, scope: Scope) -> Ids:
-        parts: list[Ids] = []  # intersected, smallest first
-        if scope.namespace is not None:
-            parts.append(self._spaces.get(scope.namespace))
-        if scope.namespaces:
-            parts.append(self.scope(Scope(namespaces=scope.namespaces)) if scope.pods else self._in(scope.namespaces))
-        excluded: list[Ids] = []
-        for key, operator, values in requirements(scope.pods):
-            match operator:
-                case "In":
-                    parts.append(union([self._pairs.get((key, value)) for value in values]))
-                case "Exists":
-                    parts.append(self._present.get(key))
-                case "NotIn":
-                    excluded += [self._pairs.get((key, value)) for value in values]
-                case "DoesNotExist":
-                    excluded.append(self._present.get(key))
-        parts.sort(key=len)
-        found = reduce(intersection, parts) if parts else self._kinds.get("pod")
-        for ids in excluded:
-            found = found[~np.isin(found, ids, assume_unique=True)]
-        return found
-
-    def _in(self, selector: Selector) -> Ids:
-        """In the namespaces that ``selector`` selects."""
-        if self._space_pairs is None:
-            self._space_pairs = {}
-            for name in self._spaces:
-                for pair in self.space_labels(name).items():
-                    self._space_pairs.setdefault(pair, []).append(name)
-        first = next(iter(requirements(selector)), ("", "", ()))
-        names: Iterable[str] = self._spaces
-        if first[1] == "In":
-            names = [name for value in set(first[2]) for name in self._space_pairs.get((first[0], value), ())]
-        chosen = [self._spaces.get(name) for name in names if matches(dict(selector), self.space_labels(name))]
-        return np.sort(np.concatenate(chosen)) if chosen else NOBODY
-
-    def space_labels(self, name: str) -> Mapping[str, str]:
-        """Of a namespace that some pod is in."""
-        return self.examples[self._spaces.first(name)].namespace_labels
-
-    # -- peers -------------------------------------------------------------------------------------------------------
-    def rule(self, rule: Rule) -> Ids:
-        """The label classes whose labels make a peer of ``rule`` match, wherever their addresses are."""
-        return union([self._peer(peer, rule.action) for peer in rule.peers or ()])
-
-    def _peer(self, peer: Peer, action: Action) -> Ids:
-        if isinstance(peer, PodPeer):
-            return self.scope(peer.scope)
-        # nodes, names and unknown peers are few; blocks are asked only about endpoints with several addresses
-        chosen = self._several if isinstance(peer, AddressPeer) else range(len(self))
-        return np.array([n for n in chosen if self.holds(peer, n, action)], np.int32)
-
-    def holds(self, peer: Peer, number: int, action: Action) -> bool:
-        """Does ``peer`` match label class ``number`` by what its key says?"""
-        if isinstance(peer, AddressPeer) and not self.keys[number][4]:
-            return False
-        return peer_matches(peer, self.examples[number], self.family, action)
-
-
-class Classes:
-    """``of[i]`` is the class of endpoint i (NO_CLASS: it is gone), ``label[c]`` the label class of class c, ``address[c]``
-    an address of one of its members, None where no block holds it."""
-
-    def __init__(self, endpoints: Sequence[Endpoint | None], vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self.labels = LabelClasses(vocabulary.family)
         self.label: list[int] = []
+        self._examples: list[tuple[Endpoint, Prints]] = []
+        self._numbers: dict[Any, int] = {}
+        self._members: dict[int, list[int]] = {}  # looks by label class
+        self._with: dict[Any, list[int]] = {}  # looks by what a policy could ask for
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def number(self, endpoint: Endpoint, several: Prints) -> int:
+        """How the endpoint looks; a new number if nobody looked like that before."""
+        if endpoint.kind is EndpointKind.POD and not endpoint.host_network:
+            ports = tuple(endpoint.named_ports.items()) if endpoint.named_ports else ()
+            key: Any = endpoint.namespace, tuple(endpoint.labels.items()), ports, several
+        elif endpoint.outside is not None:
+            key = endpoint.name
+        else:
+            key = endpoint.kind, tuple(endpoint.node_labels.items()), several
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.label)
+            self.label.append(self.labels.number(self.vocabulary.key(endpoint, several), endpoint))
+            self._examples.append((endpoint, several))
+            self._members.setdefault(self.label[-1], []).append(found)
+            for fact in facts(endpoint):
+                self._with.setdefault(fact, []).append(found)
+        return found
+
+    def learn(self, new: Words) -> list[int]:
+        """Split label classes by ``new`` words; the looks that are now of another one."""
+        gained: dict[int, list[Any]] = {}
+        for fact in asked(new):
+            for look in self._with.get(fact, ()):
+                gained.setdefault(look, []).append(fact)
+        parts: dict[int, dict[Any, list[int]]] = {}  # by label class and what its members gain
+        for look, words in gained.items():
+            more = self._key(look) if new.ports or new.domains else ()  # numbers of ports, names of outside hosts
+            parts.setdefault(self.label[look], {}).setdefault((*words, more), []).append(look)
+        leaving: dict[int, list[list[int]]] = {}
+        for label in sorted(parts):
+            groups = sorted(parts[label].values(), key=len)
+            if sum(map(len, groups)) == len(self._members[label]):  # nobody stays: the largest part keeps the number
+                self.labels.rename(label, self._key(groups.pop()[0]))
+            leaving[label] = groups
+        moved: list[int] = []
+        for label, groups in leaving.items():
+            for group in groups:
+                born = self.labels.number(self._key(group[0]), self._examples[group[0]][0])
+                for look in group:
+                    self.label[look] = born
+                self._members[born] = group
+                moved += group
+            if groups:
+                self._members[label] = left = [look for look in self._members[label] if self.label[look] == label]
+                self.labels.examples[label] = self._examples[left[0]][0]
+        return moved
+
+    def _key(self, look: int) -> LabelKey:
+        return self.vocabulary.key(*self._examples[look])
+
+    def relabel(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """What ``LabelClasses.relabel`` does for label classes."""
+        for label in self.labels.in_space(namespace).tolist():
+            for look in self._members[label]:
+                example, several = self._examples[look]
+                self._examples[look] = replace(example, namespace_labels=labels), several
+
+    def forget_several(self) -> None:
+        """Blocks are new: what is known of several addresses may be true of nobody any more."""
+        self._numbers = {key: look for key, look in self._numbers.items() if not self._examples[look][1]}
+
+
+def facts(endpoint: Endpoint) -> Iterator[Any]:
+    """What a policy could ask of an endpoint: a label, the presence of a key, a port name, whether it is outside."""
+    if endpoint.outside is not None:
+        yield "outside"
+    elif endpoint.kind is EndpointKind.POD and not endpoint.host_network:
+        yield from (("pod", word) for word in endpoint.labels.items())
+        yield from (("pod", (key,)) for key in endpoint.labels)
+        yield from {("port", name) for name, _ in endpoint.named_ports}
+    else:
+        yield from (("node", word) for word in endpoint.node_labels.items())
+        yield from (("node", (key,)) for key in endpoint.node_labels)
+
+
+def asked(words: Words) -> Iterator[Any]:
+    """The facts that ``words`` ask for."""
+    yield from (("pod", word) for word in words.pods)
+    yield from (("node", word) for word in words.nodes)
+    yield from (("port", name) for name in words.ports)
+    if words.domains:
+        yield "outside"
+
+
+class Classes:
+    """``of[i]`` is the class of endpoint i (NO_CLASS: it is gone), ``look[i]`` its look; ``label[c]`` the label class of
+    class c, ``address[c]`` an address of one of its members, None where no block holds it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint | None], vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.looks = Looks(vocabulary)
+        self.labels = self.looks.labels
+        self.label: list[int] = []
         self.address: list[int | None] = []
         self.examples: list[Endpoint] = []
-        self._numbers: dict[tuple[int, int], int] = {}
-        self.of: Ids = np.fromiter(
-            (NO_CLASS if e is None else self.number(e) for e in endpoints), np.int32, len(endpoints)
-        )
-        self._held: tuple[Words64, Words64, set[int]] | None = None  # addresses by index, and who has none or several
-        self._table: Any = None
+        self._prints: list[int] = []
+        self._numbers: dict[tuple[int, int], int] = {}  # by label class and print
+        self._table: tuple[Any, ...] = tuple(np.empty(0, kind) for kind in _TABLE)
+        self._dirty: set[int] = set()  # classes that ``_table`` does not describe
+        self.version = 0  # counts the changes of label classes, groups and addresses of classes, new ones included
+        places = [self._place(endpoint) for endpoint in endpoints]
+        self.of: Ids = np.fromiter((place[0] for place in places), np.int32, len(places))
+        self.look: Ids = np.fromiter((place[1] for place in places), np.int32, len(places))
+        self._odd = {index for index, place in enumerate(places) if place[2] is None}  # who has not just one address
+        self._upper, self._lower = halves([place[2] or 0 for place in places])
 
     def __len__(self) -> int:
         return len(self.label)
 
     def table(self) -> Any:
-        """Per class for the kernels: (label class, in some block?, upper half of the address, lower half)."""
-        if self._table is None:
-            placed = np.array([address is not None for address in self.address], np.bool_)
-            self._table = (np.array(self.label, np.int32), placed, *halves([address or 0 for address in self.address]))
+        """Per class for the kernels: (label class, its group of named ports, in some block?, upper half of the address,
+        lower half)."""
+        dirty = sorted(self._dirty)
+        self._dirty.clear()
+        labels, addresses = [self.label[c] for c in dirty], [self.address[c] for c in dirty]
+        groups, placed = [self.labels.group[label] for label in labels], [address is not None for address in addresses]
+        fresh = (labels, groups, placed, *halves([address or 0 for address in addresses]))
+        columns = []
+        for held, part in zip(self._table, fresh, strict=True):
+            column = np.resize(held, len(self)) if len(held) < len(self) else held.copy()
+            column[dirty] = part
+            columns.append(column)
+        self._table = tuple(columns)
         return self._table
 
-    def number(self, endpoint: Endpoint) -> int:
-        """The endpoint's class; a new one if need be."""
-        key, mark = self.vocabulary.key(endpoint)
-        pair = self.labels.number(key, endpoint), mark
-        found = self._numbers.get(pair)
+    def _changed(self, numbers: Iterable[int]) -> None:
+        self._dirty.update(numbers)
+        self.version += 1
+
+    def _place(self, endpoint: Endpoint | None) -> tuple[int, int, int | None]:
+        """(class, look, address) of an endpoint, the address None for who has not just one of its own."""
+        if endpoint is None:
+            return NO_CLASS, NO_CLASS, None
+        addresses = self.vocabulary.addresses(endpoint)
+        mark, several = self.vocabulary.marks(addresses)
+        look = self.looks.number(endpoint, several)
+        alone = addresses[0] if len(addresses) == 1 and endpoint.outside is None else None
+        found = self._numbers.get((self.looks.label[look], mark))
         if found is None:
-            found = self._numbers[pair] = len(self.label)
-            self.label.append(pair[0])
-            self.address.append(self.vocabulary.address(endpoint, mark))
-            self.examples.append(endpoint)
-            self._table = None
-        return found
+            address = alone if alone is not None else self.vocabulary.address(endpoint, mark)
+            found = self._born(self.looks.label[look], mark, endpoint, address)
+        return found, look, alone
 
-    def renumber(self, indexes: Iterable[int], endpoints: Sequence[Endpoint | None]) -> set[tuple[int, int]]:
-        """Give these endpoints their classes anew: (old class, new class) where they differ, NO_CLASS for who comes or
-        goes. What lost its example gets another, if it has a member left."""
-        if len(endpoints) > len(self.of):
-            self.of = np.append(self.of, np.full(len(endpoints) - len(self.of), NO_CLASS, np.int32))
-        moved: set[tuple[int, int]] = set()
-        for index in indexes:
-            endpoint = endpoints[index]
-            old, new = int(self.of[index]), NO_CLASS if endpoint is None else self.number(endpoint)
-            if old != new:
-                self.of[index] = new
-                moved.add((old, new))
-        left = {old for old, _ in moved if old != NO_CLASS}
-        if left:
-            present, first = np.unique(self.of, return_index=True)
-            self._elect(left, dict(zip(present.tolist(), first.tolist(), strict=True)), endpoints)
-        return moved
+    def _born(self, label: int, mark: int, example: Endpoint, address: int | None) -> int:
+        number = self._numbers[label, mark] = len(self.label)
+        self.label.append(label)
+        self._prints.append(mark)
+        self.examples.append(example)
+        self.address.append(None if mark == IN_NO_BLOCK else address)
+        self._changed([number])
+        return number
 
-    def concerned(self, new: Words, endpoints: Sequence[Endpoint | None]) -> set[int]:
-        """The indexes of endpoints that ``new`` words of the vocabulary may tell from others of their class."""
-        found: set[int] = set()
-        if new.keys or new.ports or new.nodes or new.domains:
-            for index, e in enumerate(endpoints):
-                if e is not None and (
-                    not new.keys.isdisjoint(e.labels)
-                    or (e.node_labels and not new.nodes.keys().isdisjoint(e.node_labels))
-                    or (e.named_ports and any(name in new.ports for name, _ in e.named_ports))
-                    or (new.domains and e.outside is not None)
-                ):
-                    found.add(index)
-        unnamed = [self.labels.with_pair(key, None) for key in new.pods if key not in new.keys]
-        if unnamed:  # so far one value of these keys was as good as any other
-            within = np.isin(np.array(self.label, np.int32), np.concatenate(unnamed))
-            for index in np.flatnonzero(within[self.of] & (self.of != NO_CLASS)).tolist():
-                labels = endpoints[index].labels  # type: ignore[union-attr]
-                if any(labels.get(key) in values for key, values in new.pods.items()):
-                    found.add(index)
-        for ranges in new.blocks:
-            for low, high in ranges:
-                found |= self._within(low, high, endpoints)
-        return found
+    # -- changes -----------------------------------------------------------------------------------------------------
+    def put(self, index: int, endpoints: Sequence[Endpoint | None]) -> None:
+        """Endpoint ``index`` came, went, or is another one."""
+        if index == len(self.of):
+            self.of, self.look = np.append(self.of, np.int32(NO_CLASS)), np.append(self.look, np.int32(NO_CLASS))
+            self._upper, self._lower = np.append(self._upper, np.uint64(0)), np.append(self._lower, np.uint64(0))
+        left = int(self.of[index])
+        self.of[index], self.look[index], alone = self._place(endpoints[index])
+        (self._odd.add if alone is None else self._odd.discard)(index)
+        self._upper[index], self._lower[index] = (part[0] for part in halves([alone or 0]))
+        if left != NO_CLASS:
+            self._elect([left], endpoints)
 
-    def forget_addresses(self) -> None:
-        """Some endpoint came, went, or has other addresses."""
-        self._held = None
+    def relabel(self, namespace: str, labels: Mapping[str, str]) -> list[int]:
+        """The namespace of examples gets other labels; the indexes of the endpoints that are in it."""
+        self.looks.relabel(namespace, labels)
+        inside = np.flatnonzero(np.isin(self.table()[0], self.labels.in_space(namespace)))
+        for number in inside.tolist():
+            self.examples[number] = replace(self.examples[number], namespace_labels=labels)
+        return np.flatnonzero(np.isin(self.of, inside)).tolist()
 
-    def _within(self, low: int, high: int, endpoints: Sequence[Endpoint | None]) -> set[int]:
-        """Who has an address from ``low`` to ``high``."""
-        if self._held is None:
-            first = [self.vocabulary.own(e) for e in endpoints]
-            several = {i for i, values in enumerate(first) if len(values) != 1}
-            alone = [values[0] if len(values) == 1 else 0 for values in first]
-            self._held = (*halves(alone), several)
-        upper, lower, several = self._held
+    def learn(self, new: Words, endpoints: Sequence[Endpoint | None]) -> None:
+        """Split classes by ``new`` words.
+
+        Raises ValueError when a block cuts through an endpoint that stands for a part of the outside."""
+        left: set[int] = set()  # classes that somebody left
+        unsure: set[int] = set()  # classes that may have another print than their address
+        looks = self.looks.learn(new)
+        if new.ports:
+            self._changed(range(len(self)))
+        if looks:
+            leaving = np.zeros(len(self.looks), np.bool_)
+            leaving[looks] = True
+            indexes = np.flatnonzero((self.look != NO_CLASS) & leaving[self.look])
+            labels = np.array(self.looks.label, np.int32)[self.look[indexes]]
+            left |= self._split(indexes, labels, 0, endpoints)
+        odd_ones = np.zeros(len(self.of), np.bool_)
+        odd_ones[[*self._odd]] = True
+        odd: set[int] = set()
+        for ranges, mark in new.blocks.items():
+            inside = np.flatnonzero(_within(ranges, self._upper, self._lower) & ~odd_ones)
+            left |= self._split(inside, np.array(self.label, np.int32)[self.of[inside]], mark, endpoints)
+            odd.update(index for index in self._odd if self._touches(ranges, endpoints[index]))
+            _, _, placed, upper, lower = self.table()
+            unsure.update(np.flatnonzero(_within(ranges, upper, lower) & placed).tolist())
+        if new.blocks and self.labels.several:
+            self.looks.forget_several()
+        for index in odd:
+            left.add(int(self.of[index]))
+            self.of[index], self.look[index], _ = self._place(endpoints[index])
+        self._elect(left.union(c for c in unsure if not self._consistent(c)), endpoints)
+        if self.labels.several:
+            self._elect_several(endpoints)
+
+    def _split(
+        self, indexes: npt.NDArray[np.intp], labels: Ids, mark: int, endpoints: Sequence[Endpoint | None]
+    ) -> set[int]:
+        """These endpoints are of these label classes, and their print changes by ``mark``. A class that they are all of
+        takes the new label and print; they leave every other. The classes that somebody left."""
+        size = len(self)
+        whole = np.bincount(self.of[self.of != NO_CLASS], minlength=size)
+        keys = self.of[indexes].astype(np.int64) * len(self.labels) + labels
+        parts, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        target = np.empty(len(parts), np.int32)
+        left: set[int] = set()
+        for at, (part, index, count) in enumerate(zip(parts.tolist(), first.tolist(), counts.tolist(), strict=True)):
+            number, label = divmod(part, len(self.labels))
+            member = int(indexes[index])
+            print_, example = self._prints[number] ^ mark, endpoints[member]
+            assert example is not None
+            address = self.address[number] if member in self._odd else self._own(member)
+            if count == whole[number]:
+                self._forget(number)
+                self.label[number], self._prints[number], self.examples[number] = label, print_, example
+                self.address[number] = None if print_ == IN_NO_BLOCK else address
+                self._numbers[label, print_] = target[at] = number
+                self._changed([number])
+            else:
+                left.add(number)
+                target[at] = self._born(label, print_, example, address)
+        self.of[indexes] = target[inverse]
+        return left
+
+    def _forget(self, number: int) -> None:
+        """Nobody will be of a class by the label and print that it has."""
+        key = self.label[number], self._prints[number]
+        if self._numbers.get(key) == number:
+            del self._numbers[key]
+
+    def _own(self, index: int) -> int:
+        return int(self._upper[index]) << 64 | int(self._lower[index])
+
+    def _consistent(self, number: int) -> bool:
+        """Does the class's print say where its address is?"""
+        address = self.address[number]
+        return address is None or self.vocabulary.print_of(address) == self._prints[number]
+
+    def _touches(self, ranges: tuple[Range, ...], endpoint: Endpoint | None) -> bool:
+        if endpoint is None:
+            return False
+        return endpoint.outside is not None or any(_holds(ranges, value) for value in self.vocabulary.own(endpoint))
+
+    def _elect(self, numbers: Iterable[int], endpoints: Sequence[Endpoint | None]) -> None:
+        """Other examples for classes that a member left. A class that nobody is left in keeps its own, and is forgotten
+        when blocks tell its address from its print."""
+        chosen = [*numbers]
+        if not chosen:
+            return
+        first = np.full(len(self), NO_CLASS, np.int64)
+        live = np.flatnonzero(self.of != NO_CLASS)[::-1]
+        first[self.of[live]] = live
+        for number, index in zip(chosen, first[chosen].tolist(), strict=True):
+            example = None if index == NO_CLASS else endpoints[index]
+            if example is None:
+                if not self._consistent(number):
+                    self._forget(number)
+                continue
+            self.examples[number] = example
+            self.address[number] = self.vocabulary.address(example, self._prints[number])
+            self._changed([number])
+
+    def _elect_several(self, endpoints: Sequence[Endpoint | None]) -> None:
+        """The same for label classes, as far as their members' addresses matter."""
+        members = {
+            self.label[int(self.of[index])]: endpoints[index] for index in self._odd if endpoints[index] is not None
+        }
+        for label in self.labels.several:
+            example = members.get(label)
+            if example is None:
+                self.labels.forget(label)
+            else:
+                self.labels.examples[label] = example
+
+
+_TABLE = (np.int32, np.int32, np.bool_, np.uint64, np.uint64)
+
+
+def _within(ranges: tuple[Range, ...], upper: Words64, lower: Words64) -> npt.NDArray[np.bool_]:
+    """Which addresses are in one of ``ranges``."""
+    found = np.zeros(len(upper), np.bool_)
+    for low, high in ranges:
         (h0, l0), (h1, l1) = divmod(low, 1 << 64), divmod(high, 1 << 64)
-        inside = (upper > h0) | ((upper == h0) & (lower >= np.uint64(l0)))
-        inside &= (upper < h1) | ((upper == h1) & (lower <= np.uint64(l1)))
-        found = set(np.flatnonzero(inside).tolist()) - several
-        for index in several:
-            endpoint = endpoints[index]
-            outside = endpoint is not None and endpoint.outside is not None
-            if outside or any(low <= value <= high for value in self.vocabulary.own(endpoint)):
-                found.add(index)
-        return found
+        after = (upper > h0) | ((upper == h0) & (lower >= np.uint64(l0)))
+        found |= after & ((upper < h1) | ((upper == h1) & (lower <= np.uint64(l1))))
+    return found
 
-    def _elect(self, left: set[int], first: dict[int, int], endpoints: Sequence[Endpoint | None]) -> None:
-        """New examples for classes that a member left, and for their label classes."""
-        self._table = None
-        labels = {self.label[number] for number in left}
-        for number, label in enumerate(self.label):
-            example = endpoints[first[number]] if label in labels and number in first else None
-            if example is not None:
-                self.examples[number] = self.labels.examples[label] = example
-                self.address[number] = self.vocabulary.address(example, self.vocabulary.key(example)[1])
+
+def _holds(ranges: tuple[Range, ...], value: int) -> bool:
+    return any(low <= value <= high for low, high in ranges)
 
 
 def halves(values: Sequence[int]) -> tuple[Words64, Words64]:
@@ -307,23 +354,3 @@ def halves(values: Sequence[int]) -> tuple[Words64, Words64]:
     upper = np.fromiter((value >> 64 for value in values), np.uint64, len(values))
     lower = np.fromiter((value & 0xFFFFFFFFFFFFFFFF for value in values), np.uint64, len(values))
     return upper, lower
-
-
-def frozen(selector: Selector | None) -> Any:
-    """A selector as a value that can be a key; None and ``{}`` differ."""
-    return None if selector is None else tuple(sorted(requirements(selector)))
-
-
-def union(parts: list[Ids]) -> Ids:
-    if not parts:
-        return NOBODY
-    return parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
-
-
-def intersection(small: Ids, large: Ids) -> Ids:
-    """Both sorted and unique; cheap when one is much smaller."""
-    if not len(small) or not len(large):
-        return NOBODY
-    at = np.minimum(np.searchsorted(large, small), len(large) - 1)
-    found: Ids = small[large[at] == small]
-    return found

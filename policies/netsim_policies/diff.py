@@ -6,15 +6,20 @@ Workloads are compared by name (``Deployment shop/web``), so a new pod hash is n
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from netsim.packet.address import Family
 from netsim_policies.algebra import NO_PORTS, PortSet
-from netsim_policies.evaluate import Decision, decide
+from netsim_policies.evaluate import Decision, decide, exemption
 from netsim_policies.explain import ports_json
+from netsim_policies.matrix import Cells
 from netsim_policies.model import Direction, Policy, World
 from netsim_policies.reach import Group, Reachability
 
@@ -71,27 +76,68 @@ class Diff:
 def diff(before: World, after: World, family: Family = Family.IPV4) -> Diff:
     """Every connection between workloads that exist on both sides whose ports differ; workloads that come or go are
     listed, and their connections count as added or removed."""
-    old, new = Reachability(before, family), Reachability(after, family)
+    old, new = Reachability(before, family, after.policies), Reachability(after, family, before.policies)
     old_groups, new_groups = _by_name(old.groups), _by_name(new.groups)
     policies = tuple(policy_changes(before, after))
     names = sorted({*old_groups, *new_groups})
     changes: list[Change] = []
-    for source in names:
-        for destination in names:
-            was = _ports(old, old_groups, source, destination)
-            now = _ports(new, new_groups, source, destination)
-            if was != now:
-                note = _note(source, destination, old_groups, new_groups)
-                causes = (
-                    () if note else _causes(old, old_groups, new, new_groups, source, destination, was, now, policies)
-                )
-                changes.append(Change(source, destination, was, now, causes, note))
+    known: dict[Any, tuple[PolicyChange, ...]] = {}  # causes
+    for source, destination in _suspects(old, old_groups, new, new_groups, names):
+        was = _ports(old, old_groups, source, destination)
+        now = _ports(new, new_groups, source, destination)
+        if was != now:
+            note = _note(source, destination, old_groups, new_groups)
+            causes: tuple[PolicyChange, ...] = ()
+            if not note:
+                ends = [(g[source], g[destination]) for g in (old_groups, new_groups)]
+                causes = _causes((old, new), ends, (was - now) | (now - was), policies, known)
+            changes.append(Change(source, destination, was, now, causes, note))
     return Diff(
         policies,
         tuple(n for n in names if n not in old_groups),
         tuple(n for n in names if n not in new_groups),
         tuple(changes),
     )
+
+
+def _suspects(
+    old: Reachability, old_groups: dict[str, Group], new: Reachability, new_groups: dict[str, Group], names: list[str]
+) -> Iterator[tuple[str, str]]:
+    """The pairs of names that may differ, in order. Of thousands of workloads nearly none do: their classes are compared."""
+    pairs = len(names) ** 2
+    before, after = old.cells(pairs), new.cells(pairs)
+    if before is None or after is None:
+        yield from itertools.product(names, repeat=2)
+        return
+    numbers: dict[PortSet, int] = {NO_PORTS: 0}
+    was, now = (_Lines(reach, cells, groups, names, numbers) for reach, cells, groups in (
+        (old, before, old_groups), (new, after, new_groups)))  # fmt: skip
+    place = {name: at for at, name in enumerate(names)}
+    exempt: dict[int, set[int]] = {}
+    for a, b in itertools.chain(old.exempt(), new.exempt()):
+        exempt.setdefault(place[a.name], set()).add(place[b.name])
+    for at, source in enumerate(names):
+        found = set(np.flatnonzero(was.line(at) != now.line(at)).tolist()) | exempt.get(at, set())
+        yield from ((source, names[to]) for to in sorted(found))
+
+
+class _Lines:
+    """What workloads by name reach on each other by their classes; ``numbers`` are given to port sets for both sides."""
+
+    def __init__(
+        self, reach: Reachability, cells: Cells, groups: dict[str, Group], names: list[str], numbers: dict[PortSet, int]
+    ) -> None:
+        self.cells = cells
+        self.number = np.array([numbers.setdefault(ports, len(numbers)) for ports in reach.matrix.port_sets], np.int64)
+        self.of = np.array([groups[name].number if name in groups else -1 for name in names], np.int64)
+
+    def line(self, at: int) -> npt.NDArray[np.int64]:
+        """None to and from a workload that this side does not have."""
+        found = np.zeros(len(self.of), np.int64)
+        if self.of[at] >= 0:
+            found = self.number[self.cells[self.of[at]][self.of]]
+            found[self.of < 0] = 0
+        return found
 
 
 def _by_name(groups: Iterable[Group]) -> dict[str, Group]:
@@ -128,24 +174,27 @@ def policy_changes(before: World, after: World) -> Iterator[PolicyChange]:
 
 
 def _causes(
-    old: Reachability,
-    old_groups: dict[str, Group],
-    new: Reachability,
-    new_groups: dict[str, Group],
-    source: str,
-    destination: str,
-    was: PortSet,
-    now: PortSet,
+    sides: Sequence[Reachability],
+    ends: Sequence[tuple[Group, Group]],
+    differing: PortSet,
     policies: tuple[PolicyChange, ...],
+    known: dict[Any, tuple[PolicyChange, ...]],
 ) -> tuple[PolicyChange, ...]:
-    """Those changed policies that decide about a differing port on either side."""
-    differing = (was - now) | (now - was)
-    deciding: set[tuple[str, str, str]] = set()
-    for reach, groups in ((old, old_groups), (new, new_groups)):
-        a = reach.world.endpoints[groups[source].members[0]]
-        b = reach.world.endpoints[groups[destination].members[-1]]
-        deciding |= _deciding(decide(reach.world, a, b, reach.family), differing)
-    return tuple(c for c in policies if (c.policy.kind, c.policy.namespace, c.policy.name) in deciding)
+    """Those changed policies that decide about a differing port on either side; ``known`` for pairs of the same classes."""
+    pairs = [
+        (reach.world.endpoints[a.members[0]], reach.world.endpoints[b.members[-1]])
+        for reach, (a, b) in zip(sides, ends, strict=True)
+    ]
+    exempt = tuple(exemption(a, b, direction) for a, b in pairs for direction in Direction)
+    key = tuple((a.number, b.number) for a, b in ends), exempt, differing
+    found = known.get(key)
+    if found is None:
+        deciding: set[tuple[str, str, str]] = set()
+        for reach, (a, b) in zip(sides, pairs, strict=True):
+            deciding |= _deciding(decide(reach.world, a, b, reach.family), differing)
+        chosen = (c for c in policies if (c.policy.kind, c.policy.namespace, c.policy.name) in deciding)
+        found = known[key] = tuple(chosen)
+    return found
 
 
 def _deciding(decision: Decision, ports: PortSet) -> set[tuple[str, str, str]]:

@@ -33,7 +33,6 @@ from netsim_policies.model import (
     PortRange,
     Rule,
     Scope,
-    Selector,
     Tier,
     UnknownPeer,
     World,
@@ -66,14 +65,6 @@ class Decision:
 
     def side(self, direction: Direction) -> tuple[Verdict, ...]:
         return self.ingress if direction is Direction.INGRESS else self.egress
-
-
-def requirements(selector: Selector) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """A LabelSelector as (key, operator, values)."""
-    for key, value in (selector.get("matchLabels") or {}).items():
-        yield key, "In", (value,)
-    for item in selector.get("matchExpressions") or ():
-        yield item["key"], item["operator"], tuple(item.get("values") or ())
 
 
 def in_scope(scope: Scope, pod: Endpoint) -> bool:

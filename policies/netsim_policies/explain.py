@@ -19,7 +19,6 @@ from netsim_policies.evaluate import (
     decide,
     exemption,
     in_scope,
-    requirements,
     rule_matches_peer,
     rule_ports,
 )
@@ -39,6 +38,7 @@ from netsim_policies.model import (
     Tier,
     UnknownPeer,
     World,
+    requirements,
 )
 
 

@@ -76,19 +76,37 @@ def _zone(r: int, cut_ends: Any, cut_high: Any, cut_low: Any, zones: Any, high: 
 @numba.njit(cache=True, nogil=True)
 def spread(rows: Any, r: int, classes: Any, combo_of: Any, out: Any) -> None:
     """Row ``r`` spelled out over classes. ``combo_of`` is scratch, one zero a label class."""
-    touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, table = rows
-    label, placed, high, low = classes
+    touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, depths, table = rows
+    label, group, placed, high, low = classes
     for at in range(touch_ends[r], touch_ends[r + 1]):
         combo_of[touched[at]] = combos[at]
-    base, width = table_ends[r], widths[r]
+    base, width, depth = table_ends[r], widths[r], depths[r]
     cut = cut_ends[r] < cut_ends[r + 1]
     for c in range(len(label)):
         zone = 0
         if cut and placed[c]:
             zone = _zone(r, cut_ends, cut_high, cut_low, zones, high[c], low[c])
-        out[c] = table[base + combo_of[label[c]] * width + zone]
+        cell = base + (combo_of[label[c]] * width + zone) * depth
+        out[c] = table[cell + group[c] if depth > 1 else cell]
     for at in range(touch_ends[r], touch_ends[r + 1]):
         combo_of[touched[at]] = 0
+
+
+@numba.njit(cache=True, nogil=True)
+def ask(
+    touched: Any, combos: Any, cut_high: Any, cut_low: Any, zones: Any, classes: Any, size: int, asked: Any
+) -> None:
+    """Mark the cells (combo, zone, group) of one row that some class of peers asks for; ``size`` label classes."""
+    combo_of = np.zeros(size, np.int32)
+    for at in range(len(touched)):
+        combo_of[touched[at]] = combos[at]
+    cut_ends = np.array([0, len(cut_high)])
+    label, group, placed, high, low = classes
+    cut = len(cut_high) > 0
+    named = asked.shape[2] > 1
+    for c in range(len(label)):
+        zone = _zone(0, cut_ends, cut_high, cut_low, zones, high[c], low[c]) if cut and placed[c] else 0
+        asked[combo_of[label[c]], zone, group[c] if named else 0] = True
 
 
 @numba.njit(cache=True, nogil=True)
@@ -112,63 +130,68 @@ def by_label(rows: Any, size: int) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def fold(
-    result: Any, sources: Any, order: Any, egress_of: Any, egress: Any, receivers: Any, ingress_of: Any, ingress: Any,
-    lists: Any, senders: Any, keys: Any, values: Any, used: int, dirty: Any, start: int,
+    result: Any, subjects: Any, order: Any, row_of: Any, rows: Any, peers: Any, other_of: Any, others: Any,
+    lists: Any, classes: Any, keys: Any, values: Any, used: int, dirty: Any, start: int,
 ) -> Any:  # fmt: skip
-    """Fill ``result[i]`` for the senders ``sources[i]``, i in ``order[start:]``: what each may reach on every receiver.
+    """Fill ``result[i, :len(peers)]`` for the classes ``subjects[i]``, i in ``order[start:]``: what both sides allow
+    between each and every peer. Senders are subjects of egress ``rows`` and their peers of ``others``, ingress rows; or
+    receivers are subjects and senders their peers: the line is then a column of the matrix.
 
-    ``receivers`` and ``senders`` describe classes (label, in a block?, address); ``egress_of`` (by sending class) and
-    ``ingress_of`` (by receiver) number their rows. An unknown pair of port sets gets a place in the table ``keys``,
-    ``values`` (open addressing, a power of two long) and marks the line ``dirty``: it is to be filled again. Stops early
-    when the table is a quarter full. Returns (next place in ``order``, places of the table used)."""
+    ``peers`` and ``classes`` describe classes (label, group, in a block?, address); ``row_of`` (by class) and ``other_of``
+    (by peer) number their rows. An unknown pair of port sets gets a place in the table ``keys``, ``values`` (open
+    addressing, a power of two long) and marks the line ``dirty``: it is to be filled again. Stops early when the table is a
+    quarter full. Returns (next place in ``order``, places of the table used)."""
     combo_of = np.zeros(len(lists[0]) - 1, np.int32)
-    label, placed, high, low = senders
-    line = np.empty(result.shape[1], np.uint32)
-    open_at = np.empty(result.shape[1], np.int32)  # the receivers that the sender's own side lets it reach at all
+    label, group, placed, high, low = classes
+    width = len(peers[0])
+    line = np.empty(width, np.uint32)
+    open_at = np.empty(width, np.int32)  # the peers for which the subject's own side allows anything
     opened = 0
-    count = len(ingress[0]) - 1
+    count = len(others[0]) - 1
     other = np.empty(count, np.uint32)
     mask = np.uint64(len(keys) - 1)
     spelled = -1
     whole = False
     list_ends, which, held = lists
-    cut_ends, cut_high, cut_low, zones, table_ends, widths, table = ingress[3:]
-    zone_of = np.zeros(count, np.int32)
+    cut_ends, cut_high, cut_low, zones, table_ends, widths, depths, table = others[3:]
+    base = np.zeros(count, np.int64)
     for j in range(start, len(order)):
         if 4 * used > len(keys):
             return j, used
         i = order[j]
-        s = sources[i]
-        if egress_of[s] != spelled:
-            spelled = egress_of[s]
-            spread(egress, spelled, receivers, combo_of, line)
+        s = subjects[i]
+        if row_of[s] != spelled:
+            spelled = row_of[s]
+            spread(rows, spelled, peers, combo_of, line)
             opened = 0
             whole = True
-            for d in range(len(line)):
+            for d in range(width):
                 if line[d] != 0:
                     open_at[opened] = d
                     opened += 1
                     whole = whole and line[d] == 1
-            whole = whole and opened == len(line)
+            whole = whole and opened == width
         for r in range(count):
-            zone = 0
+            at = table_ends[r]
             if placed[s] and cut_ends[r] < cut_ends[r + 1]:
-                zone = _zone(r, cut_ends, cut_high, cut_low, zones, high[s], low[s])
-            zone_of[r] = zone
-            other[r] = table[table_ends[r] + zone]
+                at += _zone(r, cut_ends, cut_high, cut_low, zones, high[s], low[s]) * depths[r]
+            if depths[r] > 1:
+                at += group[s]
+            base[r] = at
+            other[r] = table[at]
         for at in range(list_ends[label[s]], list_ends[label[s] + 1]):
             r = which[at]
-            other[r] = table[table_ends[r] + held[at] * widths[r] + zone_of[r]]
+            other[r] = table[base[r] + held[at] * widths[r] * depths[r]]
         dirty[i] = False
-        if whole:  # the receivers alone decide
-            for d in range(len(line)):
-                result[i, d] = other[ingress_of[d]]
+        if whole:  # the peers alone decide
+            for d in range(width):
+                result[i, d] = other[other_of[d]]
             continue
-        result[i, :] = 0
+        result[i, :width] = 0
         for at in range(opened):
             d = open_at[at]
             e = line[d]
-            o = other[ingress_of[d]]
+            o = other[other_of[d]]
             if o == 1 or e == o:
                 result[i, d] = e
             elif o == 0 or e == 1:

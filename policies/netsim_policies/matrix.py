@@ -13,18 +13,19 @@ it touches, and says what that was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from netsim.kube.selectors import matches
 from netsim.packet.address import Family
 from netsim_policies.algebra import ALL_PORTS, PortSet, Range
-from netsim_policies.classes import NO_CLASS, NOBODY, Classes, Ids, frozen
-from netsim_policies.evaluate import exemption, in_scope
+from netsim_policies.classes import Classes
+from netsim_policies.evaluate import exemption
+from netsim_policies.labels import NOBODY, Ids
 from netsim_policies.model import (
     Action,
     AddressPeer,
@@ -32,19 +33,18 @@ from netsim_policies.model import (
     Endpoint,
     EndpointKind,
     NamedPort,
+    Peer,
     PodPeer,
     Policy,
     Rule,
-    Selector,
     World,
 )
 from netsim_policies.rows import UNKNOWN, Flat, Members, Ranked, Row, refine, refine_all, zones
 from netsim_policies.values import Values
-from netsim_policies.vocabulary import Vocabulary, peers, rules
+from netsim_policies.vocabulary import Names, Vocabulary, rules
 
-_FEW = 64  # endpoints that may change class one by one, however small the cluster
 Key = tuple[str, str, str]  # kind, namespace, name
-RowKey = tuple[frozenset[Key], Any]  # profile, named ports of the subject
+RowKey = tuple[frozenset[Key], tuple[Names, ...]]  # profile, named ports of the subject
 Stale = dict[Direction, set[int]]  # label classes
 Cells = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -66,10 +66,12 @@ class Matrix:
     >>> Matrix(world).ports(0, 1)        # doctest: +SKIP
     PortSet(tcp=((80, 80),), ...)
 
+    ``others``: policies whose words are known too, though they decide nothing.
+
     Raises ValueError when a block cuts through an endpoint that stands for a part of the outside.
     """
 
-    def __init__(self, world: World, family: Family = Family.IPV4) -> None:
+    def __init__(self, world: World, family: Family = Family.IPV4, others: Iterable[Policy] = ()) -> None:
         self.family = family
         self.tiers = tuple(world.tiers)
         self.endpoints: list[Endpoint | None] = list(world.endpoints)
@@ -78,20 +80,25 @@ class Matrix:
         self._rank = {tier.name: rank for rank, tier in enumerate(world.tiers)}
         self.values = Values(self.tiers)
         self.port_sets = self.values.port_sets
-        self._build()
-
-    def _build(self) -> None:
-        """Everything but the port sets, from the policies and endpoints as they are."""
-        self.vocabulary = Vocabulary(self.policies.values(), self.family)
+        self.vocabulary = Vocabulary((*self.policies.values(), *others), self.family)
         self.classes = Classes(self.endpoints, self.vocabulary)
         self.labels = self.classes.labels
+        self._places: dict[tuple[EndpointKind, str], int] = {}
+        for index, endpoint in enumerate(self.endpoints):
+            if endpoint is not None:
+                self._places.setdefault((endpoint.kind, endpoint.name), index)
+        self._subjects: dict[Any, set[Key]] = {}  # by scope: the policies that it is the subject of
+        self._peers: dict[Any, set[Key]] = {}  # by scope: the policies that it is a peer in
+        self._others: dict[Key, list[tuple[Peer, Action]]] = {}  # peers that are neither scopes nor blocks
+        self._blocks: dict[Key, list[tuple[Peer, Action]]] = {}
         self._selecting: dict[Direction, list[set[Key]]] = {d: [set() for _ in self.labels.keys] for d in Direction}
-        self._rows: dict[Direction, dict[Any, Row]] = {d: {} for d in Direction}  # by profile and names
+        self.made: dict[Direction, dict[RowKey, Row]] = {d: {} for d in Direction}
         self._row_of: dict[Direction, dict[int, Row]] = {d: {} for d in Direction}  # by label class
         self._rules: dict[int, tuple[Rule, Ids, int]] = {}
-        self.flat: dict[Direction, Flat] = {}  # rows as the kernels read them
+        self._names = len(self.labels.name_sets)
+        self.flat: dict[Direction, Flat] = {d: Flat() for d in Direction}  # rows as the kernels read them
         for key, policy in self.policies.items():
-            self._select(key, policy)
+            self._enrol(key, policy)
 
     @property
     def world(self) -> World:
@@ -99,141 +106,162 @@ class Matrix:
         live = tuple(e for e in self.endpoints if e is not None)
         return World(live, tuple(self.policies.values()), self.namespaces, self.tiers)
 
-    def _select(self, key: Key, policy: Policy) -> None:
-        for number in self.labels.scope(policy.subject).tolist():
-            for direction in policy.directions:
-                self._selecting[direction][number].add(key)
+    def _enrol(self, key: Key, policy: Policy) -> list[int]:
+        """Note whom a policy selects, which are returned, and whom its rules mean."""
+        chosen: list[int] = self.labels.scope(policy.subject).tolist()
+        for direction in policy.directions:
+            selecting = self._selecting[direction]
+            for number in chosen:
+                selecting[number].add(key)
+        self._subjects.setdefault(policy.subject.key, set()).add(key)
+        for rule in rules(policy):
+            for peer in rule.peers or ():
+                if isinstance(peer, PodPeer):
+                    self._peers.setdefault(peer.scope.key, set()).add(key)
+                else:
+                    kind = self._blocks if isinstance(peer, AddressPeer) else self._others
+                    kind.setdefault(key, []).append((peer, rule.action))
+        return chosen
 
     # -- changes -----------------------------------------------------------------------------------------------------
     def update(self, removed: Iterable[Policy] = (), added: Iterable[Policy] = ()) -> Touched:
-        """Replace policies. Only endpoints that a new word tells apart change class; a word that concerns most of them (a
-        label key that nobody asked for before) builds the matrix anew, with new class numbers."""
+        """Take policies out and put others in, also under the names of some that are there. Classes that a new word tells
+        apart are split: their new parts get new numbers."""
         stale: Stale = {direction: set() for direction in Direction}
         fresh = {_key(policy): policy for policy in added}
-        changed = {*fresh}
-        for policy in removed:
-            changed.add(key := _key(policy))
-            held = self.policies.pop(key)
-            for rule in rules(held):
-                self._rules.pop(id(rule), None)
-                self.values.forget(rule)
-            for number in self.labels.scope(held.subject).tolist():
-                for direction in held.directions:
-                    self._selecting[direction][number].discard(key)
-                    stale[direction].add(number)
+        gone = {_key(policy) for policy in removed} | (fresh.keys() & self.policies.keys())
+        known = len(self.classes)
+        self.classes.learn(self.vocabulary.learn(fresh.values()), self.endpoints)
+        self._welcome()  # while all is as it was: who is split off is selected as before
+        for key in gone:
+            self._dismiss(key, stale)
         self.policies.update(fresh)
-        new = self.vocabulary.learn(fresh.values())
-        concerned = self.classes.concerned(new, self.endpoints) if new else set()
-        if len(concerned) > max(_FEW, len(self.endpoints) // 8):
-            self._build()
-            everyone = np.arange(len(self.classes), dtype=np.int32)
-            return Touched(everyone, everyone)
-        moved = self._renumber(concerned, split=True)
+        self._forget_rows(gone | fresh.keys())
         for key, policy in fresh.items():
-            self._select(key, policy)
-        return self._drop(stale, changed, moved)
+            chosen = self._enrol(key, policy)
+            for direction in policy.directions:
+                stale[direction].update(chosen)
+        return self._touched(stale, known)
+
+    def _dismiss(self, key: Key, stale: Stale) -> None:
+        """Forget a policy; whom it selected becomes ``stale``."""
+        policy = self.policies.pop(key)
+        for number in self.labels.scope(policy.subject).tolist():
+            for direction in policy.directions:
+                self._selecting[direction][number].discard(key)
+                stale[direction].add(number)
+        self._subjects[policy.subject.key].discard(key)
+        self._others.pop(key, None)
+        self._blocks.pop(key, None)
+        for rule in rules(policy):
+            self._rules.pop(id(rule), None)
+            self.values.forget(rule)
+            for peer in rule.peers or ():
+                if isinstance(peer, PodPeer):
+                    self._peers[peer.scope.key].discard(key)
 
     def place(self, endpoint: Endpoint) -> Touched:
         """Add an endpoint, or put it in the place of the one with its kind and name. Its namespace has the labels that
         this, the newest of its pods, says."""
-        index = self.index(endpoint)
         inside = self.labels.in_space(endpoint.namespace)
         before = None
         if endpoint.kind is EndpointKind.POD and len(inside):
             if self.labels.examples[int(inside[0])].namespace_labels != endpoint.namespace_labels:
                 before = self.relabel(endpoint.namespace, endpoint.namespace_labels)
+        index, known = self.index(endpoint), len(self.classes)
+        self._places[endpoint.kind, endpoint.name] = index
         self.endpoints[index : index + 1] = [endpoint]
-        self.classes.forget_addresses()
-        touched = self._drop({}, set(), self._renumber([index]))
+        self.classes.put(index, self.endpoints)
+        self._welcome()
+        touched = self._touched({}, known)
         return touched if before is None else touched | before
 
     def index(self, endpoint: Endpoint) -> int:
         """Of the endpoint with this kind and name; one past the last if there is none."""
-        for index, held in enumerate(self.endpoints):
-            if held is not None and held.name == endpoint.name and held.kind is endpoint.kind:
-                return index
-        return len(self.endpoints)
+        return self._places.get((endpoint.kind, endpoint.name), len(self.endpoints))
 
     def remove(self, endpoint: Endpoint) -> Touched:
         """Its index stays empty."""
-        index = self.index(endpoint)
+        index = self._places.pop((endpoint.kind, endpoint.name))
         self.endpoints[index] = None
-        self.classes.forget_addresses()
-        return self._drop({}, set(), self._renumber([index]))
+        self.classes.put(index, self.endpoints)
+        return self._touched({}, len(self.classes))
 
     def relabel(self, namespace: str, labels: Mapping[str, str]) -> Touched:
         """Give a namespace other labels: all of them, as its pods' ``namespace_labels`` say."""
         self.namespaces[namespace] = labels
-        for index, endpoint in enumerate(self.endpoints):
-            if endpoint is not None and endpoint.namespace == namespace:
+        for index in self.classes.relabel(namespace, labels):
+            endpoint = self.endpoints[index]
+            if endpoint is not None:
                 self.endpoints[index] = replace(endpoint, namespace_labels=labels)
-        inside = set(self.labels.in_space(namespace).tolist())
-        if not inside:
-            return self._drop({}, set(), set())
-        old = self.labels.examples[min(inside)].namespace_labels
-        for number in inside:
-            self.labels.examples[number] = replace(self.labels.examples[number], namespace_labels=labels)
-        for number, label in enumerate(self.classes.label):
-            if label in inside:
-                self.classes.examples[number] = replace(self.classes.examples[number], namespace_labels=labels)
-        answers: dict[Any, bool] = {}
-
-        def turned(selector: Selector | None) -> bool:
-            key = frozen(selector)
-            if key not in answers:
-                answers[key] = matches(selector, old) != matches(selector, labels)
-            return answers[key]
-
-        self.labels.forget_namespaces(turned)
-        self._rules.clear()
         stale: Stale = {direction: set() for direction in Direction}
         changed: set[Key] = set()
-        for key, policy in self.policies.items():
-            if turned(policy.subject.namespaces):
-                chosen = {n for n in inside if in_scope(policy.subject, self.labels.examples[n])}
-                for direction in policy.directions:
-                    stale[direction] |= inside
-                    for number in inside:
-                        selecting = self._selecting[direction][number]
-                        (selecting.add if number in chosen else selecting.discard)(key)
-            if any(isinstance(peer, PodPeer) and turned(peer.scope.namespaces) for peer in peers(policy)):
-                changed.add(key)
-        return self._drop(stale, changed, set())
+        for scope, numbers in self.labels.relabel(namespace, labels).items():
+            changed |= self._peers.get(scope, set())
+            for key in self._subjects.get(scope, ()):
+                for direction in self.policies[key].directions:
+                    stale[direction].update(numbers)
+                    for number in numbers:
+                        self._selecting[direction][number] ^= {key}
+        self._rules.clear()
+        self._forget_rows(changed)
+        for key in changed:
+            for direction in self.policies[key].directions:
+                stale[direction].update(self.labels.scope(self.policies[key].subject).tolist())
+        return self._touched(stale, len(self.classes))
 
-    def _renumber(self, indexes: Iterable[int], split: bool = False) -> set[tuple[int, int]]:
-        """Endpoints change class. ``split``: because a new word tells them apart, so that a new label class is selected
-        by the same policies as the one it was part of."""
-        size = len(self.labels)
-        moved = self.classes.renumber(indexes, self.endpoints)
-        label = self.classes.label
-        parents = {label[new]: label[old] for old, new in moved if NO_CLASS not in (old, new)} if split else {}
-        for number in range(size, len(self.labels)):
-            example = self.labels.examples[number]
-            chosen = [] if number in parents else [k for k, p in self.policies.items() if in_scope(p.subject, example)]
+    def _welcome(self) -> None:
+        """Take in the label classes born since: who selects them, and the rows of whose rules they are peers."""
+        grown: set[Key] = set()
+        for number in range(len(self._selecting[Direction.INGRESS]), len(self.labels)):
+            chosen: dict[Direction, set[Key]] = {direction: set() for direction in Direction}
+            for scope in self.labels.born(number):
+                grown |= self._peers.get(scope, set())
+                for key in self._subjects.get(scope, ()):
+                    for direction in self.policies[key].directions:
+                        chosen[direction].add(key)
             for direction in Direction:
-                mine = self._selecting[direction]
-                mine.append({*mine[parents[number]]} if number in parents else set())
-                mine[number].update(key for key in chosen if direction in self.policies[key].directions)
-        return moved
+                self._selecting[direction].append(chosen[direction])
+            several = bool(self.labels.keys[number][4])
+            for key, peers in chain(self._others.items(), self._blocks.items() if several else ()):
+                if key not in grown and any(self.labels.holds(peer, number, action) for peer, action in peers):
+                    grown.add(key)
+        self._forget_rows(grown)
+        names = len(self.labels.name_sets)
+        if names > self._names:  # every row of senders that asks for names must know what they mean, in their order
+            self._names = names
+            self._forget_rows({k for k, policy in self.policies.items() if any(_has_names(r) for r in policy.egress)})
+            self.flat[Direction.EGRESS] = Flat()
 
-    def _drop(self, stale: Stale, changed: set[Key], moved: set[tuple[int, int]]) -> Touched:
-        """Forget the rows made from ``changed`` policies, and which rows ``stale`` label classes have."""
-        found: dict[Direction, Ids] = {}
+    def _forget_rows(self, changed: Set[Key]) -> None:
+        """Rows made from ``changed`` policies are made anew when they are asked for."""
+        if not changed:
+            return
         for direction in Direction:
-            selecting = self._selecting[direction]
-            old = stale.get(direction, set()) | {n for n, keys in enumerate(selecting) if not keys.isdisjoint(changed)}
-            for number in old:
-                self._row_of[direction].pop(number, None)
-            if (flat := self.flat.get(direction)) is not None:
-                flat.of[[number for number in old if number < len(flat.of)]] = -1
-                if len(flat.rows) > 2 * len(self.labels):  # most of them are of the past
-                    del self.flat[direction]
-            rows = self._rows[direction]
-            for key in [key for key, row in rows.items() if not row.profile.isdisjoint(changed)]:
-                del rows[key]
-            numbers = {number for number, label in enumerate(self.classes.label) if label in old} if old else set()
-            numbers |= {number for pair in moved for number in pair} - {NO_CLASS}
-            found[direction] = np.array(sorted(numbers), np.int32)
+            made = self.made[direction]
+            for key in [key for key in made if not key[0].isdisjoint(changed)]:
+                del made[key]
+            rows = self._row_of[direction].items()
+            self._unrow(direction, [number for number, row in rows if not row.profile.isdisjoint(changed)])
+
+    def _unrow(self, direction: Direction, labels: Iterable[int]) -> None:
+        """These label classes may have other rows than they had."""
+        row_of, of = self._row_of[direction], self.flat[direction].of
+        for number in labels:
+            row_of.pop(number, None)
+            if number < len(of):
+                of[number] = -1
+
+    def _touched(self, stale: Stale, known: int) -> Touched:
+        """The classes of ``stale`` label classes, and those born since there were ``known``."""
+        found: dict[Direction, Ids] = {}
+        label = self.classes.table()[0]
+        for direction in Direction:
+            numbers = stale.get(direction, set())
+            self._unrow(direction, numbers)
+            chosen = np.isin(label, np.array(sorted(numbers), np.int32))
+            chosen[known:] = True
+            found[direction] = np.flatnonzero(chosen).astype(np.int32)
         return Touched(found[Direction.EGRESS], found[Direction.INGRESS])
 
     # -- rows --------------------------------------------------------------------------------------------------------
@@ -242,13 +270,11 @@ class Matrix:
         row = self._row_of[direction].get(label)
         if row is None:
             key = self._row_key(label, direction)
-            row = self._rows[direction].get(key)
+            row = self.made[direction].get(key)
             if row is None:
                 rules = self._ranked(key[0], direction)
-                row = self._made(key, rules, direction, refine(self._postings(rules, direction)))
+                row = self._made(key, rules, direction, refine(self._postings(rules)))
             self._row_of[direction][label] = row
-        if row.size < len(self.labels):
-            self._grow(row)
         return row
 
     def rows(self, labels: Iterable[int], direction: Direction) -> dict[int, Row]:
@@ -258,10 +284,10 @@ class Matrix:
         for label in wanted:
             if label not in self._row_of[direction]:
                 key = self._row_key(label, direction)
-                if key not in self._rows[direction] and key not in missing:
+                if key not in self.made[direction] and key not in missing:
                     missing[key] = self._ranked(key[0], direction)
         if missing:
-            lists = [self._postings(rules, direction) for rules in missing.values()]
+            lists = [self._postings(rules) for rules in missing.values()]
             refined = refine_all(lists, len(self.labels))
             for (key, rules), parts in zip(missing.items(), refined, strict=True):
                 self._made(key, rules, direction, parts)
@@ -270,10 +296,10 @@ class Matrix:
     def _row_key(self, label: int, direction: Direction) -> RowKey:
         """The profile, and the subject's own named ports if one of its rules asks for them."""
         profile = frozenset(self._selecting[direction][label])
-        names = self.labels.keys[label][3] if direction is Direction.INGRESS else ()
+        names: Names = self.labels.keys[label][3] if direction is Direction.INGRESS else ()
         if names and not any(_has_names(r) for key in profile for r in self.policies[key].ingress):
             names = ()
-        return profile, names
+        return profile, (names,)
 
     def _ranked(self, profile: frozenset[Key], direction: Direction) -> list[Ranked]:
         chosen = [self.policies[key] for key in profile]
@@ -286,13 +312,9 @@ class Matrix:
             if rule.action is not Action.LOG
         ]
 
-    def _postings(self, rules: Sequence[Ranked], direction: Direction) -> list[Ids]:
-        """Per rule the label classes that match it by their labels; then, where the ports of a destination have to be
-        looked up by name, the classes with each combination of named ports."""
-        found = [NOBODY if ranked.rule.peers is None else self._label_part(ranked.rule) for ranked in rules]
-        if direction is Direction.EGRESS and any(_has_names(ranked.rule) for ranked in rules):
-            found += [self.labels.named.get(names) for names in self.labels.named]
-        return found
+    def _postings(self, rules: Sequence[Ranked]) -> list[Ids]:
+        """Per rule the label classes that match it by their labels."""
+        return [NOBODY if ranked.rule.peers is None else self._label_part(ranked.rule) for ranked in rules]
 
     def _label_part(self, rule: Rule) -> Ids:
         held = self._rules.get(id(rule))
@@ -311,50 +333,23 @@ class Matrix:
                 if isinstance(peer, AddressPeer):
                     blocks.setdefault(place, []).extend(self.vocabulary.ranges(peer.addresses))
         cuts, zone_of, zone_sets = zones(blocks)
-        named = direction is Direction.EGRESS and any(_has_names(ranked.rule) for ranked in rules)
-        row = self._rows[direction][key] = Row(
+        if direction is Direction.EGRESS and any(_has_names(ranked.rule) for ranked in rules):
+            names = tuple(self.labels.name_sets)
+        row = self.made[direction][key] = Row(
             profile=profile,
             rules=rules,
             always=[place for place, ranked in enumerate(rules) if ranked.rule.peers is None],
             tiers=tuple(sorted({self._rank[self.policies[k].tier] for k in profile})),
             names=names,
-            groups=[*self.labels.named] if named else None,
-            size=len(self.labels),
             touched=touched,
             combos=combos,
             label_sets=label_sets,
             cuts=cuts,
             zones=zone_of,
             zone_sets=zone_sets,
-            table=np.full((len(label_sets), len(zone_sets)), UNKNOWN, np.uint32),
+            table=np.full((len(label_sets), len(zone_sets), len(names)), UNKNOWN, np.uint32),
         )
         return row
-
-    def _grow(self, row: Row) -> None:
-        """Take in the label classes born since the row was made."""
-        touched: list[int] = []
-        combos: list[int] = []
-        for number in range(row.size, len(self.labels)):
-            members = [
-                place
-                for place, ranked in enumerate(row.rules)
-                if any(self.labels.holds(peer, number, ranked.rule.action) for peer in ranked.rule.peers or ())
-            ]
-            names = self.labels.keys[number][3]
-            if row.groups is not None and names:
-                if names not in row.groups:
-                    row.groups.append(names)
-                members.append(len(row.rules) + row.groups.index(names))
-            if members:
-                if tuple(members) not in row.label_sets:
-                    row.label_sets.append(tuple(members))
-                    row.completed = 0
-                    row.table = np.vstack([row.table, np.full((1, row.table.shape[1]), UNKNOWN, np.uint32)])
-                touched.append(number)
-                combos.append(row.label_sets.index(tuple(members)))
-        row.size = len(self.labels)
-        row.touched = np.append(row.touched, np.array(touched, np.int32))
-        row.combos = np.append(row.combos, np.array(combos, np.int32))
 
     # -- answers -----------------------------------------------------------------------------------------------------
     def ports(self, source: int, destination: int) -> PortSet:
@@ -374,8 +369,9 @@ class Matrix:
     def side(self, subject: int, peer: int, direction: Direction) -> PortSet:
         """What the policies of class ``subject`` allow for class ``peer`` in one direction."""
         row = self.row(self.classes.label[subject], direction)
-        combo, zone = row.combo(self.classes.label[peer]), row.zone(self.classes.address[peer])
-        return self.port_sets[self.values.value(row, combo, zone)]
+        label = self.classes.label[peer]
+        cell = row.combo(label), row.zone(self.classes.address[peer]), row.group(self.labels.group[label])
+        return self.port_sets[self.values.value(row, *cell)]
 
     def class_ports(self, source: int, destination: int) -> PortSet:
         """Between two classes, for members that are not exempt (not the same pod, not a pod and its own node)."""

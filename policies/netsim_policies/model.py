@@ -20,7 +20,7 @@ no more than a kind of its own, since rows of the matrix keep the two answers ap
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,9 +32,21 @@ from netsim_policies.algebra import AddressSet
 Selector = Mapping[str, Any]  # a LabelSelector as JSON; {} selects everything
 
 
+def requirements(selector: Selector) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """A LabelSelector as (key, operator, values)."""
+    for key, value in (selector.get("matchLabels") or {}).items():
+        yield key, "In", (value,)
+    for item in selector.get("matchExpressions") or ():
+        yield item["key"], item["operator"], tuple(item.get("values") or ())
+
+
 class Direction(enum.StrEnum):
     INGRESS = "Ingress"
     EGRESS = "Egress"
+
+    @property
+    def other(self) -> Direction:
+        return Direction.EGRESS if self is Direction.INGRESS else Direction.INGRESS
 
 
 class Action(enum.StrEnum):
@@ -55,6 +67,12 @@ class Scope:
     namespace: str | None = None
     namespaces: Selector | None = None
     pods: Selector = field(default_factory=dict)
+
+    @cached_property
+    def key(self) -> Any:
+        """Equal for scopes that say the same, in whatever order."""
+        chosen = None if self.namespaces is None else tuple(sorted(requirements(self.namespaces)))
+        return self.namespace, chosen, tuple(sorted(requirements(self.pods)))
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,20 @@ is one group for every set of blocks the policies name, and one for "anywhere el
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
 from netsim.packet.address import Family
-from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet
-from netsim_policies.matrix import Matrix
-from netsim_policies.model import Endpoint, EndpointKind, World
+from netsim_policies.algebra import ALL_PORTS, AddressSet, PortSet, Range, merge
+from netsim_policies.matrix import Cells, Matrix
+from netsim_policies.model import Endpoint, EndpointKind, Policy, World
 from netsim_policies.vocabulary import IN_NO_BLOCK, Vocabulary
 
 ANYWHERE = "outside"
+_MANY = 100_000  # pairs, to look up one by one
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,19 @@ class Exposure:
 
 
 class Reachability:
-    """``world`` is extended by the outside and by one newcomer pod; indexes of the given endpoints stay as they are."""
+    """``world`` is extended by the outside and by one newcomer pod; indexes of the given endpoints stay as they are.
+    ``others``: further policies whose words tell endpoints and parts of the outside apart, so that two worlds have the same
+    groups."""
 
-    def __init__(self, world: World, family: Family = Family.IPV4) -> None:
+    def __init__(self, world: World, family: Family = Family.IPV4, others: Sequence[Policy] = ()) -> None:
         self.family = family
-        outside = tuple(outside_groups(world, family))
+        outside = tuple(outside_groups((*world.policies, *others), family))
         newcomer = Endpoint(EndpointKind.POD, "(new pod)", namespace="(new namespace)")
         self.world = World((*world.endpoints, *outside, newcomer), world.policies, world.namespaces, world.tiers)
         self._newcomer = len(self.world.endpoints) - 1
-        self.matrix = Matrix(self.world, family)
+        self.matrix = Matrix(self.world, family, others)
+        self._cells: Cells | None = None
+        self._known: dict[tuple[int, int], PortSet] = {}
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -85,7 +92,9 @@ class Reachability:
     ) -> Iterator[Edge]:
         """Every pair with at least one port; the outside is no destination of itself."""
         to = self.groups if destinations is None else destinations
-        for source in self.groups if sources is None else sources:
+        senders = self.groups if sources is None else list(sources)
+        self._spell_out(len(senders) * len(to))
+        for source in senders:
             for destination in to:
                 if source.kind is EndpointKind.EXTERNAL and destination.kind is EndpointKind.EXTERNAL:
                     continue
@@ -98,42 +107,87 @@ class Reachability:
         and a node (or a hostNetwork pod on it) a group of which every pod runs there."""
         if source == destination and len(source.members) == 1:
             return ALL_PORTS
-        first = self.world.endpoints[source.members[0]]
-        if (first.kind is EndpointKind.NODE or first.host_network) and len(self._nodes(source)) == 1:
-            if self._nodes(source) == self._nodes(destination):
-                return ALL_PORTS
-        return self.matrix.class_ports(source.number, destination.number)
+        node = self._as_node(source)
+        if node is not None and self._nodes(destination) == {node}:
+            return ALL_PORTS
+        return self._class_ports(source.number, destination.number)
+
+    def _as_node(self, group: Group) -> str | None:
+        """The node that a group is to its pods."""
+        first = self.world.endpoints[group.members[0]]
+        nodes = self._nodes(group) if first.kind is EndpointKind.NODE or first.host_network else set()
+        return nodes.pop() if len(nodes) == 1 else None
+
+    def exempt(self) -> Iterator[tuple[Group, Group]]:
+        """The pairs about which ``between`` need not ask the matrix."""
+        on: dict[str | None, list[Group]] = {}
+        for group in self.groups:
+            yield group, group
+            nodes = self._nodes(group)
+            if len(nodes) == 1:
+                on.setdefault(nodes.pop(), []).append(group)
+        for group in self.groups:
+            node = self._as_node(group)
+            yield from ((group, other) for other in on.get(node, ()) if node is not None)
+
+    def cells(self, pairs: int) -> Cells | None:
+        """The class matrix; None where so few ``pairs`` are asked about that it is not worth it, or it has no room."""
+        self._spell_out(pairs)
+        return self._cells
+
+    def _spell_out(self, pairs: int) -> None:
+        """Make the whole class matrix where that many questions are worth its kernels and its memory."""
+        if self._cells is None and pairs > _MANY:
+            with suppress(MemoryError):
+                self._cells = self.matrix.cells()
+
+    def _class_ports(self, source: int, destination: int) -> PortSet:
+        if self._cells is not None:
+            return self.matrix.port_sets[int(self._cells[source, destination])]
+        pair = source, destination
+        found = self._known.get(pair)
+        if found is None:
+            found = self._known[pair] = self.matrix.class_ports(source, destination)
+        return found
 
     def _nodes(self, group: Group) -> set[str | None]:
         return {self.world.endpoints[i].node for i in group.members}
 
     def exposure(self, group: Group) -> Exposure:
-        pods = {g.number for g in self.groups if g.kind is EndpointKind.POD and g != group}
+        self._spell_out(len(self.groups) ** 2)
         to_cluster = ALL_PORTS
-        for number in pods:
-            to_cluster &= self.matrix.class_ports(number, group.number)
+        for number, groups in self._pods.items():
+            if groups > (number == group.number):  # somebody else
+                to_cluster &= self._class_ports(number, group.number)
+                if not to_cluster:
+                    break
         outside = next((g for g in self.groups if g.name == ANYWHERE), None)
         newcomer = int(self.matrix.classes.of[self._newcomer])
         return Exposure(
             group,
             to_cluster,
-            self.matrix.class_ports(outside.number, group.number) if outside else PortSet(),
-            self.matrix.class_ports(newcomer, group.number),
+            self._class_ports(outside.number, group.number) if outside else PortSet(),
+            self._class_ports(newcomer, group.number),
         )
 
+    @cached_property
+    def _pods(self) -> Counter[int]:
+        """By class: how many groups of pods are of it."""
+        return Counter(g.number for g in self.groups if g.kind is EndpointKind.POD)
 
-def outside_groups(world: World, family: Family) -> Iterator[Endpoint]:
-    """One endpoint for each distinguishable part of the address space outside; its name lists the part's prefixes."""
-    vocabulary = Vocabulary(world.policies, family)
+
+def outside_groups(policies: Iterable[Policy], family: Family) -> Iterator[Endpoint]:
+    """One endpoint for each part of the address space outside that ``policies`` can tell from others; its name lists the
+    part's prefixes."""
+    vocabulary = Vocabulary(policies, family)
     top = (1 << family.bits) - 1
     edges = [0, *(b for b in vocabulary.borders if 0 < b <= top), top + 1]
-    parts: dict[int, AddressSet] = {}
+    parts: dict[int, list[Range]] = {}
     for low, following in itertools.pairwise(edges):
-        piece = ((low, following - 1),)
-        made = AddressSet(v4=piece) if family is Family.IPV4 else AddressSet(v6=piece)
-        mark = vocabulary.print_of(low)
-        parts[mark] = parts.get(mark, AddressSet()) | made
-    for mark, addresses in parts.items():
+        parts.setdefault(vocabulary.print_of(low), []).append((low, following - 1))
+    for mark, pieces in parts.items():
+        ranges = merge(pieces)
+        addresses = AddressSet(v4=ranges) if family is Family.IPV4 else AddressSet(v6=ranges)
         name = ANYWHERE if mark == IN_NO_BLOCK else _named(addresses)
         yield Endpoint(EndpointKind.EXTERNAL, name, outside=addresses)
 

@@ -5,7 +5,9 @@ is three small tables:
 
     label class of the peer ──▶ which rules its labels match   (sparse: ``touched`` and ``combos``)
     address of the peer     ──▶ which rules hold it in a block (``cuts`` of the address space and their ``zones``)
-    (combo, zone)           ──▶ number of a port set           (``table``)
+    (combo, zone, group)    ──▶ number of a port set           (``table``)
+
+The group is the destination's named ports, for the rows of senders whose rules name ports; others have one group alone.
 
 Its size depends on the rules of the row alone: neither the number of pods nor that of all other blocks matters. Combo 0 and
 zone 0 are "none of the rules". ``refine`` is the obvious way from rules to combos, ``refine_all`` the same for many rows as
@@ -23,10 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim_policies.algebra import Range, merge
-from netsim_policies.classes import NOBODY, Ids, halves
+from netsim_policies.classes import halves
+from netsim_policies.labels import NOBODY, Ids
 from netsim_policies.model import Rule
+from netsim_policies.vocabulary import Names
 
-EVERYONE = 1 << 62
+FOREVER = 1 << 62
 UNKNOWN = np.uint32(0xFFFFFFFF)  # a port set nobody asked for yet
 
 _LAST = (1 << 128) - 1  # no address lies beyond
@@ -44,20 +48,18 @@ class Ranked:
 
 @dataclass(slots=True)
 class Row:
-    """``table[combos[k], zone]`` for a peer of label class ``touched[k]``, ``table[0, zone]`` for every other.
+    """``table[combos[k], zone, group]`` for a peer of label class ``touched[k]``, ``table[0, zone, group]`` for every other.
 
     ``rules``: those that can match, in the order of the walk; ``label_sets[combo]`` and ``zone_sets[zone]`` say which of
-    them do. Where the row's rules name ports, ``names`` are the subject's (ingress), or ``groups`` all that a destination
-    may have (egress): a destination with ``groups[g]`` counts as matching one rule more, numbered ``len(rules) + g``.
+    them do. ``names``: where the row's rules name ports, what the names mean: those of the subject (ingress), or those of
+    each group of destinations (egress).
     """
 
     profile: frozenset[Any]  # keys of the policies it is made from
     rules: Sequence[Ranked]
     always: Sequence[int]  # places of rules that match every peer
     tiers: tuple[int, ...]  # ranks of these policies' tiers
-    names: Any
-    groups: list[Any] | None
-    size: int  # how many label classes it knows
+    names: Sequence[Names]
     touched: Ids
     combos: Ids
     label_sets: list[Members]
@@ -65,13 +67,16 @@ class Row:
     zones: tuple[int, ...]  # of the piece before each cut, and of the last
     zone_sets: list[Members]
     table: npt.NDArray[np.uint32]
-    completed: int = 0  # for how many classes of peers ``table`` is known to be filled; EVERYONE if it is full
+    completed: int = -1  # ``table`` has what the classes of this version ask for; FOREVER if it is full
 
     def combo(self, label: int) -> int:
         place = int(np.searchsorted(self.touched, label))
         if place < len(self.touched) and self.touched[place] == label:
             return int(self.combos[place])
         return 0
+
+    def group(self, number: int) -> int:
+        return number if len(self.names) > 1 else 0
 
     def zone(self, address: int | None) -> int:
         return 0 if address is None else self.zones[bisect_right(self.cuts, address)]
@@ -151,17 +156,17 @@ def zones(blocks: Mapping[int, Iterable[Range]]) -> tuple[tuple[int, ...], tuple
 
 
 class Flat:
-    """Rows end to end, as the kernels read them: ``of[n]`` is the number of label class n's row, -1 if it has none yet.
+    """Rows end to end, as the kernels read them: ``of[n]`` is the number of label class n's row, -1 if it has none.
 
-    Rows are added and never taken away; ``version`` counts the label classes that they know.
-    ``arrays``: (touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, table); row r has one
-    zone more than cuts.
+    Rows are added and never taken away.
+    ``arrays``: (touch_ends, touched, combos, cut_ends, cut_high, cut_low, zones, table_ends, widths, depths, table); row r
+    has one zone more than cuts, and its table is (combos, widths[r], depths[r]).
     """
 
-    def __init__(self, version: int) -> None:
-        self.version = version
-        self.of: Ids = np.full(version, -1, np.int32)
+    def __init__(self) -> None:
+        self.of: Ids = np.empty(0, np.int32)
         self.rows: list[Row] = []
+        self._read: list[int] = []  # which version of each row is in ``arrays``
         self._numbers: dict[int, int] = {}
         self._clear()
 
@@ -170,8 +175,12 @@ class Flat:
         ends = np.zeros(1, np.int64)
         wide = np.empty(0, np.uint64)
         self.arrays: tuple[Any, ...] = (
-            ends, empty, empty, ends, wide, wide, empty, ends, empty, np.empty(0, np.uint32),
+            ends, empty, empty, ends, wide, wide, empty, ends, empty, empty, np.empty(0, np.uint32),
         )  # fmt: skip
+
+    def grow(self, size: int) -> None:
+        """There are ``size`` label classes."""
+        self.of = np.append(self.of, np.full(size - len(self.of), -1, np.int32))
 
     def numbers(self, rows: Iterable[Row]) -> list[int]:
         """The number of each row; those that are new are added. Their tables must be complete."""
@@ -186,12 +195,18 @@ class Flat:
             self._append(new)
         return [self._numbers[id(row)] for row in asked]
 
+    def stale(self, version: int) -> list[Row]:
+        """Rows read before they knew what the classes of this version ask for."""
+        return [row for row, read in zip(self.rows, self._read, strict=True) if read < version]
+
     def read_again(self) -> None:
         """The tables of some rows have changed."""
         self._clear()
+        self._read.clear()
         self._append(self.rows)
 
     def _append(self, rows: list[Row]) -> None:
+        self._read += [row.completed for row in rows]
         more = (
             [len(row.touched) for row in rows],
             np.concatenate([row.touched for row in rows]),
@@ -201,6 +216,7 @@ class Flat:
             np.array([zone for row in rows for zone in row.zones], np.int32),
             [row.table.size for row in rows],
             np.array([row.table.shape[1] for row in rows], np.int32),
+            np.array([row.table.shape[2] for row in rows], np.int32),
             np.concatenate([row.table.ravel() for row in rows]),
         )
         self.arrays = tuple(

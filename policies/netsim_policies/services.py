@@ -7,6 +7,10 @@ way in:
     ClusterIP, headless                     the client itself
     NodePort, LoadBalancer, externalIPs     externalTrafficPolicy Local: the client; Cluster: the node it came in by
     Ingress                                 the pods of the ingress controller
+
+Whom kube-proxy itself keeps out is out: with ``loadBalancerSourceRanges``, clients of a load balancer's address that are in
+none of them (node ports and externalIPs know no such ranges); with ``internalTrafficPolicy: Local``, clients on a node that
+has no endpoint.
 """
 
 from __future__ import annotations
@@ -17,12 +21,13 @@ from typing import Any
 
 from netsim.errors import Source
 from netsim.kube.objects import EndpointSlice, Resource, Service, ServicePort
-from netsim_policies.algebra import PortSet
+from netsim_policies.algebra import ALL_ADDRESSES, AddressSet, PortSet
 from netsim_policies.model import EndpointKind
 from netsim_policies.reach import Group, Reachability
 
 CONTROLLERS = ("ingress-nginx", "nginx-ingress", "traefik", "haproxy-ingress", "kubernetes-ingress", "contour", "envoy",
                "kong", "aws-load-balancer-controller", "voyager", "skipper")  # fmt: skip
+CLIENT, NODE = "the client itself", "the node it came in by"
 _NAME_LABELS = ("app.kubernetes.io/name", "k8s-app", "app")
 
 
@@ -38,7 +43,8 @@ class Behind:
 @dataclass(frozen=True)
 class Entrance:
     """A way to pods: ``name`` (``Service shop/cart:http``), ``address`` as clients write it, ``kind`` one of cluster,
-    outside and ingress. ``seen_as``: whom policy sees as the sender, for the reader."""
+    outside and ingress. ``seen_as``: whom policy sees as the sender, for the reader. ``clients``: the addresses outside that
+    are let in, None for all. ``local``: clients are sent to endpoints on their own node alone."""
 
     kind: str
     name: str
@@ -46,21 +52,24 @@ class Entrance:
     behind: tuple[Behind, ...]
     seen_as: str
     source: Source | None = None
+    clients: AddressSet | None = None
+    local: bool = False
 
 
 @dataclass(frozen=True)
 class Way:
-    """``sender`` reaches ``reached`` of the ``entrance``'s endpoints."""
+    """``sender`` reaches ``reached`` of the ``of`` endpoints that it can be sent to; none if it can be sent to none."""
 
     entrance: Entrance
     sender: str
     reached: int
+    of: int
 
     @property
     def verdict(self) -> str:
         if not self.reached:
             return "none"
-        return "all" if self.reached == len(self.entrance.behind) else "some"
+        return "all" if self.reached == self.of else "some"
 
 
 class Entrances:
@@ -109,15 +118,33 @@ class Entrances:
         inside = (
             f"{spec.cluster_ip}:{port.port}" if spec.cluster_ip not in ("None", "") else "each pod's address (headless)"
         )
-        yield Entrance("cluster", name, inside, behind, "the client itself", service.source)
+        here = spec.internal_traffic_policy == "Local"
+        seen = (
+            "the client itself, for endpoints on its own node alone (internalTrafficPolicy Local)" if here else CLIENT
+        )
+        yield Entrance("cluster", name, inside, behind, seen, service.source, local=here)
+        seen = CLIENT if spec.external_traffic_policy == "Local" else NODE
+        clients = self._let_in(service)
         outside = [f"node:{port.node_port}"] if port.node_port else []
-        outside += [
-            f"{a}:{port.port}" for a in (*spec.external_ips, *(i.ip for i in service.status.load_balancer.ingress)) if a
-        ]
+        outside += [f"{address}:{port.port}" for address in spec.external_ips]
+        kept: list[str] = []  # the addresses that kube-proxy keeps strangers from
+        for item in service.status.load_balancer.ingress:
+            if item.ip:
+                vip = clients is not None and item.ip_mode in (None, "", "VIP")
+                (kept if vip else outside).append(f"{item.ip}:{port.port}")
         if outside:
-            local = spec.external_traffic_policy == "Local"
-            seen = "the client itself" if local else "the node it came in by"
             yield Entrance("outside", name, ", ".join(outside), behind, seen, service.source)
+        if kept:
+            yield Entrance("outside", name, ", ".join(kept), behind, seen, service.source, clients)
+
+    def _let_in(self, service: Service) -> AddressSet | None:
+        """``loadBalancerSourceRanges`` of the family that is asked about; None where everybody is let in."""
+        found = AddressSet()
+        for text in service.spec.load_balancer_source_ranges:
+            found |= AddressSet.cidr(text.strip())
+        family = self.reach.family
+        found = found.of_family(family)
+        return found if found and ALL_ADDRESSES.of_family(family) - found else None
 
     def behind(self, service: Service, port: ServicePort) -> Iterator[Behind]:
         """Ready endpoints that are pods of the world, each once."""
@@ -163,24 +190,39 @@ class Entrances:
         """One for each of ``senders`` that may come this way. A pod is subject to policy also when it reaches itself
         through a Service."""
         if entrance.kind == "ingress":
-            for group in self.controllers:
-                yield Way(entrance, group.name, self._reached(entrance, group))
-        elif entrance.kind == "cluster":
-            for group in senders:
-                if group.kind is not EndpointKind.EXTERNAL:
-                    yield Way(entrance, group.name, self._reached(entrance, group))
-        elif entrance.seen_as == "the client itself":
-            for group in senders:
-                if group.kind is EndpointKind.EXTERNAL:
-                    yield Way(entrance, group.name, self._reached(entrance, group))
-        else:
-            for group in self.reach.groups:
-                if group.kind is EndpointKind.NODE:
-                    yield Way(entrance, f"outside by {group.name}", self._reached(entrance, group))
+            yield from (self._way(entrance, group, group.name) for group in self.controllers)
+            return
+        outsiders = [g for g in senders if g.kind is EndpointKind.EXTERNAL]
+        if entrance.kind == "cluster":
+            yield from (self._way(entrance, g, g.name) for g in senders if g.kind is not EndpointKind.EXTERNAL)
+        elif entrance.seen_as == CLIENT:
+            for group in outsiders:
+                part = self._part(group, entrance.clients)
+                yield self._way(entrance, group, f"{group.name}, of it {part}" if part else group.name, part != "none")
+        elif outsiders:
+            who = "outside" if entrance.clients is None else f"outside {entrance.clients}"
+            nodes = (g for g in self.reach.groups if g.kind is EndpointKind.NODE)
+            yield from (self._way(entrance, node, f"{who} by {node.name}") for node in nodes)
 
-    def _reached(self, entrance: Entrance, sender: Group) -> int:
-        """How many of the endpoints let ``sender`` in: all of its members, as its first stands for them."""
-        return sum(self._allowed(sender, b).holds(b.protocol, b.port) for b in entrance.behind)
+    def _part(self, group: Group, clients: AddressSet | None) -> str:
+        """The part of a group outside that is let in: "none", or "" for all of it."""
+        own = self.reach.world.endpoints[group.members[0]].outside
+        if clients is None or own is None or not own - clients:
+            return ""
+        return str(own & clients)
+
+    def _way(self, entrance: Entrance, sender: Group, name: str, let_in: bool = True) -> Way:
+        """How many of the endpoints let ``sender`` in: all of its members, as its first stands for them. Where clients are
+        sent to their own node's endpoints alone, those of each node that it is on; a node without any is a way to none."""
+        behind: list[Behind] = [*entrance.behind]
+        of = len(behind)
+        if entrance.local:
+            endpoints = self.reach.world.endpoints
+            nodes = {endpoints[i].node for i in sender.members}
+            behind = [b for b in behind if endpoints[b.endpoint].node in nodes]
+            of = len(behind) + len(nodes - {endpoints[b.endpoint].node for b in behind})
+        reached = sum(self._allowed(sender, b).holds(b.protocol, b.port) for b in behind) if let_in else 0
+        return Way(entrance, name if let_in else sender.name, reached, of)
 
     def _allowed(self, sender: Group, to: Behind) -> PortSet:
         """A pod is subject to policy even towards itself; to a node its own pods are open."""

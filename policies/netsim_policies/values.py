@@ -32,19 +32,17 @@ class Values:
             held = self._effect_of[id(rule)] = (rule, number)
         return held[1]
 
-    def value(self, row: Row, combo: int, zone: int) -> int:
+    def value(self, row: Row, combo: int, zone: int, group: int) -> int:
         """The number of the port set of one cell of a row's table."""
-        found = int(row.table[combo, zone])
+        found = int(row.table[combo, zone, group])
         if found == UNKNOWN:
-            matching, names = {*row.label_sets[combo], *row.zone_sets[zone]}, row.names
-            if row.groups is not None:
-                names = next((row.groups[m - len(row.rules)] for m in matching if m >= len(row.rules)), ())
-            rules = [row.rules[place] for place in sorted(matching.union(row.always)) if place < len(row.rules)]
+            names = row.names[group]
+            rules = [row.rules[place] for place in sorted({*row.label_sets[combo], *row.zone_sets[zone], *row.always})]
             question = (row.tiers, tuple([r.effect for r in rules]), names)
             known = self._walked.get(question)
             if known is None:
                 known = self._walked[question] = self.intern(self._walk(rules, row.tiers, self._with(names)))
-            found = row.table[combo, zone] = known
+            found = row.table[combo, zone, group] = known
         return int(found)
 
     def _with(self, names: Any) -> Endpoint:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import xor
 from typing import Any
 
 from netsim.packet.address import Family, family_of
 from netsim_policies.algebra import AddressSet, Range
-from netsim_policies.evaluate import requirements
 from netsim_policies.model import (
     AddressPeer,
     DomainPeer,
@@ -33,28 +34,25 @@ from netsim_policies.model import (
     Rule,
     Scope,
     Selector,
+    requirements,
 )
 
-LabelKey = tuple[Any, ...]  # what it is, namespace, visible labels, named ports, prints of several addresses
-Key = tuple[LabelKey, int]
-Values = dict[str, set[str]]
+Word = tuple[str, ...]  # (key, value) that some selector names; (key,) where one asks for the key alone
+Names = tuple[tuple[tuple[str, str], int], ...]  # named ports: ((name, protocol), number)
+Prints = tuple[int, ...]
+LabelKey = tuple[Any, ...]  # what it is, namespace, visible words, named ports, prints of several addresses
 IN_NO_BLOCK = 0
 
 
 @dataclass
 class Words:
-    """The words of some policies: label keys with the values they name, port names, blocks. ``keys``: the keys among
-    ``pods`` that are new as such."""
+    """The words of some policies: of selectors of pods and of nodes, port names, blocks with the mark of each."""
 
-    keys: set[str] = field(default_factory=set)
-    pods: Values = field(default_factory=dict)
-    nodes: Values = field(default_factory=dict)
+    pods: set[Word] = field(default_factory=set)
+    nodes: set[Word] = field(default_factory=set)
     ports: set[str] = field(default_factory=set)
-    blocks: set[tuple[Range, ...]] = field(default_factory=set)
+    blocks: dict[tuple[Range, ...], int] = field(default_factory=dict)
     domains: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.pods or self.nodes or self.ports or self.blocks or self.domains)
 
 
 class Vocabulary:
@@ -66,59 +64,50 @@ class Vocabulary:
         self.known = Words()
         self.borders: list[int] = []
         self.prints: list[int] = [IN_NO_BLOCK]  # of the piece before each border, and of the last
+        self._changes: dict[int, int] = {}  # by border: the marks of the blocks that begin or end there
         self.learn(policies)
 
     def learn(self, policies: Iterable[Policy]) -> Words:
         """Take in the words of ``policies``; those that were new."""
-        new = Words()
+        said = Words()
+        blocks: set[tuple[Range, ...]] = set()
         for policy in policies:
             for scope in scopes(policy):
-                self._labels(scope.pods, self.known.pods, new.pods)
+                said.pods.update(words(scope.pods))
             for peer in peers(policy):
                 if isinstance(peer, NodePeer):
-                    self._labels(peer.nodes, self.known.nodes, new.nodes)
+                    said.nodes.update(words(peer.nodes))
                 elif isinstance(peer, AddressPeer):
-                    new.blocks.add(self.ranges(peer.addresses))
-                elif isinstance(peer, DomainPeer) and not self.known.domains:
-                    self.known.domains = new.domains = True
-            new.ports |= {
-                port.name for rule in rules(policy) for port in rule.ports or () if isinstance(port, NamedPort)
-            }
-        new.keys = new.pods.keys() - self.known.keys
-        self.known.keys |= new.keys
-        new.ports -= self.known.ports
-        new.blocks -= self.known.blocks | {()}
-        self.known.ports |= new.ports
+                    blocks.add(self.ranges(peer.addresses))
+                elif isinstance(peer, DomainPeer):
+                    said.domains = True
+            said.ports.update(port.name for r in rules(policy) for port in r.ports or () if isinstance(port, NamedPort))
+        known = self.known
+        new = Words(
+            said.pods - known.pods,
+            said.nodes - known.nodes,
+            said.ports - known.ports,
+            {ranges: _mark(ranges) for ranges in blocks if ranges and ranges not in known.blocks},
+            said.domains and not known.domains,
+        )
+        known.pods |= new.pods
+        known.nodes |= new.nodes
+        known.ports |= new.ports
+        known.domains |= new.domains
         if new.blocks:
-            self.known.blocks |= new.blocks
-            self._draw_borders()
+            known.blocks |= new.blocks
+            self._draw_borders(new.blocks)
         return new
 
-    @staticmethod
-    def _labels(selector: Selector, known: Values, new: Values) -> None:
-        for key, _, values in requirements(selector):
-            if key not in known:
-                known[key] = set()
-                new[key] = set()
-            for value in values:
-                if value not in known[key]:
-                    known[key].add(value)
-                    new.setdefault(key, set()).add(value)
-
-    def _draw_borders(self) -> None:
-        """A piece's print is the exclusive or of 128-bit digests of the blocks that hold it."""
-        changes: dict[int, int] = {}
-        for ranges in self.known.blocks:
-            mark = int.from_bytes(hashlib.blake2b(repr(ranges).encode(), digest_size=16).digest(), "big")
+    def _draw_borders(self, blocks: Mapping[tuple[Range, ...], int]) -> None:
+        """A piece's print is the exclusive or of the marks of the blocks that hold it."""
+        changes = self._changes
+        for ranges, mark in blocks.items():
             for low, high in ranges:
                 changes[low] = changes.get(low, 0) ^ mark
                 changes[high + 1] = changes.get(high + 1, 0) ^ mark
         self.borders = sorted(changes)
-        inside = IN_NO_BLOCK
-        self.prints = [inside]
-        for border in self.borders:
-            inside ^= changes[border]
-            self.prints.append(inside)
+        self.prints = [*accumulate((changes[border] for border in self.borders), xor, initial=IN_NO_BLOCK)]
 
     def ranges(self, addresses: AddressSet) -> tuple[Range, ...]:
         return addresses.v4 if self.family is Family.IPV4 else addresses.v6
@@ -128,16 +117,17 @@ class Vocabulary:
         return self.prints[bisect_right(self.borders, value)]
 
     @staticmethod
-    def visible(known: Values, labels: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
-        """The part of ``labels`` that a selector can see; a value that none names is as good as any other (None)."""
-        seen = [(key, value if value in known[key] else None) for key, value in labels.items() if key in known]
+    def visible(known: set[Word], labels: Mapping[str, str]) -> tuple[Word, ...]:
+        """The words of selectors that hold for ``labels``."""
+        seen: list[Word] = [pair for pair in labels.items() if pair in known]
+        seen += [(key,) for key in labels if (key,) in known]
         if len(seen) > 1:
-            seen.sort()  # by key: no two are equal
+            seen.sort()
         return tuple(seen)
 
-    def own(self, endpoint: Endpoint | None) -> list[int]:
+    def own(self, endpoint: Endpoint) -> list[int]:
         """The addresses of this family that are the endpoint's own: none for the outside."""
-        return [int(a) for a in endpoint.addresses if family_of(a) is self.family] if endpoint is not None else []
+        return [int(a) for a in endpoint.addresses if family_of(a) is self.family]
 
     def addresses(self, endpoint: Endpoint) -> list[int]:
         """The endpoint's addresses of this family; of a part of the outside its first.
@@ -145,6 +135,9 @@ class Vocabulary:
         Raises ValueError when a block cuts through that part: the answer would differ within it.
         """
         if endpoint.outside is None:
+            if len(endpoint.addresses) == 1:  # nearly all
+                (address,) = endpoint.addresses
+                return [int(address)] if address.version == self.family.value else []
             return self.own(endpoint)
         parts = self.ranges(endpoint.outside)
         held: set[int] = set()
@@ -160,31 +153,41 @@ class Vocabulary:
             return None
         return next(value for value in self.addresses(endpoint) if self.print_of(value) == mark)
 
-    def key(self, endpoint: Endpoint) -> Key:
-        """(what selectors see, the print of the address). An endpoint with addresses in several sets of blocks carries
-        them in the first part, and is in no block by the second."""
-        addresses = endpoint.addresses
-        if len(addresses) == 1 and endpoint.outside is None:  # nearly all
-            (address,) = addresses
-            mine = address.version == self.family.value
-            held = [self.prints[bisect_right(self.borders, int(address))]] if mine else []
-        else:
-            held = [self.print_of(value) for value in self.addresses(endpoint)]
-        several: tuple[int, ...] = ()
+    def marks(self, addresses: Sequence[int]) -> tuple[int, Prints]:
+        """The print of an endpoint's address, and nothing; or, where its addresses are in several sets of blocks, no block,
+        and the prints of these sets."""
+        if len(addresses) == 1:
+            return self.prints[bisect_right(self.borders, addresses[0])], ()
+        held = {self.print_of(value) for value in addresses} - {IN_NO_BLOCK}
         if len(held) > 1:
-            several = tuple(sorted({p for p in held if p != IN_NO_BLOCK}))
-            if len(several) < 2:
-                held, several = [*several], ()
-        mark = held[0] if held and not several else IN_NO_BLOCK
+            return IN_NO_BLOCK, tuple(sorted(held))
+        return next(iter(held), IN_NO_BLOCK), ()
+
+    def key(self, endpoint: Endpoint, several: Prints) -> LabelKey:
+        """What selectors see of an endpoint; with the prints of its addresses, if it has several."""
         if endpoint.kind is EndpointKind.POD and not endpoint.host_network:
             names = self.port_names(endpoint) if endpoint.named_ports else ()
-            return ("pod", endpoint.namespace, self.visible(self.known.pods, endpoint.labels), names, several), mark
+            return "pod", endpoint.namespace, self.visible(self.known.pods, endpoint.labels), names, several
         if endpoint.outside is not None:
-            return ("outside", endpoint.name if self.known.domains else "", (), (), ()), mark
-        return ("node", endpoint.kind.value, self.visible(self.known.nodes, endpoint.node_labels), (), several), mark
+            return "outside", endpoint.name if self.known.domains else "", (), (), ()
+        return "node", endpoint.kind.value, self.visible(self.known.nodes, endpoint.node_labels), (), several
 
-    def port_names(self, endpoint: Endpoint) -> tuple[tuple[tuple[str, str], int], ...]:
+    def port_names(self, endpoint: Endpoint) -> Names:
         return tuple(sorted((k, v) for k, v in endpoint.named_ports.items() if k[0] in self.known.ports))
+
+
+def words(selector: Selector) -> Iterator[Word]:
+    for key, operator, values in requirements(selector):
+        if operator in ("In", "NotIn"):
+            for value in values:
+                yield key, value
+        else:
+            yield (key,)
+
+
+def _mark(ranges: tuple[Range, ...]) -> int:
+    """128 bits that stand for a block."""
+    return int.from_bytes(hashlib.blake2b(repr(ranges).encode(), digest_size=16).digest(), "big")
 
 
 def rules(policy: Policy) -> Iterator[Rule]:

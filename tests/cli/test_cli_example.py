@@ -92,7 +92,7 @@ def test_a_seed_follows_one_outcome() -> None:
 def test_notes_say_that_policies_do_nothing_and_quiet_silences_them() -> None:
     loud = netsim("trace", "-f", "@example", "pod/shop/web-0", "svc/shop/cart")
     quiet = netsim("trace", "-f", "@example", "pod/shop/web-0", "svc/shop/cart", "-q")
-    assert "note: flannel enforces no NetworkPolicy: 3 policies in the input have no effect" in loud.stderr
+    assert "note: flannel enforces no policy: the 3 policies of the input have no effect" in loud.stderr
     assert (quiet.stderr, quiet.stdout) == ("", loud.stdout)
 
 

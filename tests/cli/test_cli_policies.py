@@ -145,7 +145,12 @@ def test_the_heat_map_stands_alone_and_escapes_names(capsys: pytest.CaptureFixtu
     code, out, _ = run(capsys, "reach", *EXAMPLE, "-o", "html")
     assert code == 0
     assert not re.search(r"https?:|<script|<link|<img|src=|@import", out)
-    assert len(re.findall(r"<tr", out)) == 1 + len(re.findall(r"<thead.*?</tr>", out, re.DOTALL)[0].split("<th")[2:])
+    head, body = out.split("<tbody>")
+    places = re.findall(r"<tr class=p><th>([^<]*)", body)
+    assert places == ["data", "kube-system", "monitoring", "shop", "nodes", "outside"]
+    columns = re.findall(r"<th[^>]*><span>([^<]+)", head.partition("<tr class=n>")[2])
+    assert len(columns) == len(re.findall(r"<tr>", body)), "everybody sends and receives"
+    assert "frontend" in columns, "its namespace stands above it"
     assert "Deployment shop/frontend → Deployment shop/cart: TCP:8080" in out
     (tmp_path / "w.yaml").write_text(
         "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: w}\nspec:\n"

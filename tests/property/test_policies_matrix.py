@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netsim.packet.address import Family
-from netsim_policies import combine
+from netsim_policies import combine, reach
 from netsim_policies.algebra import ALL_PORTS, NO_PORTS
 from netsim_policies.classes import Ids
 from netsim_policies.evaluate import decide, exemption
@@ -81,6 +81,18 @@ def test_a_matrix_too_large_for_memory_is_refused_before_it_is_made(monkeypatch:
     monkeypatch.setattr(combine, "MOST_BYTES", 1)
     with pytest.raises(MemoryError, match="take the matrix in blocks"):
         Matrix(draw(1).world()).cells()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_reachability_looked_up_and_spelled_out_are_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = draw(seed).world()
+    found = []
+    for many in (0, 1 << 60):
+        monkeypatch.setattr(reach, "_MANY", many)
+        asked = reach.Reachability(replace(world, endpoints=tuple(e for e in world.endpoints if e.outside is None)))
+        found.append((list(asked.edges()), [asked.exposure(g) for g in asked.groups]))
+        assert (asked._cells is None) == (many > 0)
+    assert found[0] == found[1]
 
 
 postings = st.lists(st.sets(st.integers(0, 9)).map(lambda s: np.array(sorted(s), np.int32)), max_size=5)

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netsim.packet.address import ip
+from netsim_policies import reach
+from netsim_policies.algebra import AddressSet
 from netsim_policies.diff import diff
 from netsim_policies.evaluate import decide
 from netsim_policies.explain import explain, to_json, to_text
 from netsim_policies.matrix import Matrix
-from netsim_policies.model import Action, Direction, EndpointKind, Policy, Rule, Scope, World
+from netsim_policies.model import Action, AddressPeer, Direction, Endpoint, EndpointKind, Policy, Rule, Scope, World
 from netsim_policies.reach import Reachability
 from tests.support.policy_clusters import Drawn, Party, draw
 from tests.support.policy_worlds import rules, scopes, worlds
@@ -60,6 +63,42 @@ def test_diff_of_a_world_with_itself_is_empty_and_diff_mirrors(world: World, oth
     assert [(c.source, c.destination, c.added, c.removed) for c in there.changes] == [
         (c.source, c.destination, c.removed, c.added) for c in back.changes
     ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(3), worlds(3))
+def test_a_diff_is_the_same_pair_by_pair_and_class_by_class(world: World, other: World) -> None:
+    world = replace(world, endpoints=tuple(e for e in world.endpoints if e.outside is None))
+    moved = tuple(replace(e, node="n0") if e.kind is EndpointKind.POD else e for e in world.endpoints[1:])
+    changed = replace(world, policies=other.policies, endpoints=moved)
+    found = []
+    for many in (0, 1 << 60):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reach, "_MANY", many)
+            found.append(diff(world, changed))
+    assert found[0] == found[1]
+
+
+def test_what_one_side_alone_can_tell_apart_is_compared_on_both() -> None:
+    """A block or a pod that only the new policy names was part of something before: nothing is added there."""
+    labels = {"app": "db"}
+    pods = [
+        Endpoint(EndpointKind.POD, f"one/db-{i}", namespace="one", labels={**labels, "index": str(i)}, node=f"n{i}",
+                 addresses=(ip(f"10.0.0.{i}"),), workload="StatefulSet one/db")
+        for i in range(3)
+    ]  # fmt: skip
+    before = World(tuple(pods), (), {"one": {}})
+    rule = Rule(Action.ALLOW, (AddressPeer(AddressSet.prefix("203.0.113.0/24"), ""),), None, "spec.ingress[0]")
+    scope = Scope(namespace="one", pods={"matchLabels": {"index": "0"}})
+    shut = Policy("NetworkPolicy", "one", "p", "NetworkPolicy", 0, scope, frozenset((Direction.INGRESS,)), (rule,))
+    found = diff(before, replace(before, policies=(shut,)))
+    assert not found.workloads_added
+    assert not found.workloads_removed
+    assert {(c.source, c.destination, c.kind) for c in found.changes} == {
+        ("Pod one/db-1", "Pod one/db-0", "removed"),
+        ("Pod one/db-2", "Pod one/db-0", "removed"),
+        ("outside", "Pod one/db-0", "removed"),
+    }
 
 
 @settings(max_examples=60, deadline=None)

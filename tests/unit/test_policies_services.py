@@ -12,7 +12,7 @@ from netsim.kube import control, load
 from netsim.kube.cluster import Settings
 from netsim.kube.objects import Resource
 from netsim_policies.reach import Reachability
-from netsim_policies.services import Entrances
+from netsim_policies.services import Entrance, Entrances, Way
 from netsim_policies.world import world
 from tests.unit.test_policies_semantics import Json, node, pod, policy
 
@@ -45,15 +45,19 @@ PODS = [
 ]
 
 
-def ways(*extra: Json) -> dict[tuple[str, str, str], str]:
-    """(entrance's kind, its name, sender) → all, some or none."""
+def entrances(*extra: Json) -> list[tuple[Entrance, list[Way]]]:
     items = {"apiVersion": "v1", "kind": "List", "items": [*PODS, *extra]}
     loaded = load.store(load.load(["-"], stdin=BytesIO(msgspec.json.encode(items))))
     cluster = control.run(loaded, Settings(), addresses)
     reach = Reachability(world(cluster.store))
     ingresses = list(cluster.store.typed("Ingress", Resource))
-    entrances = Entrances(reach, cluster.services.values(), cluster.slices, ingresses)
-    return {(e.kind, e.name, w.sender): w.verdict for e in entrances for w in entrances.ways(e, reach.groups)}
+    found = Entrances(reach, cluster.services.values(), cluster.slices, ingresses)
+    return [(entrance, list(found.ways(entrance, reach.groups))) for entrance in found]
+
+
+def ways(*extra: Json) -> dict[tuple[str, str, str], str]:
+    """(entrance's kind, its name, sender) → all, some or none."""
+    return {(e.kind, e.name, w.sender): w.verdict for e, ways in entrances(*extra) for w in ways}
 
 
 def opened(**rule: Any) -> Json:
@@ -63,6 +67,15 @@ def opened(**rule: Any) -> Json:
 def test_policy_sees_the_target_port_and_not_the_services() -> None:
     for port, verdict in ((8080, "all"), (80, "none")):
         found = ways(service("web", "web"), opened(ports=[{"port": port}]))
+        assert found["cluster", "Service shop/web:80", "Pod shop/api"] == verdict
+
+
+def test_a_block_over_service_addresses_opens_no_service() -> None:
+    """Nor does one over its pods' addresses that leaves the Service's out close it: policy never sees that address."""
+    for cidr, verdict in (("10.96.0.0/12", "none"), ("10.0.0.0/16", "all")):
+        out = policy("out", podSelector={"matchLabels": {"app": "api"}}, egress=[{"to": [{"ipBlock": {"cidr": cidr}}]}])
+        out["spec"]["policyTypes"] = ["Egress"]
+        found = ways(service("web", "web", clusterIP="10.96.0.9"), out)
         assert found["cluster", "Service shop/web:80", "Pod shop/api"] == verdict
 
 
@@ -80,6 +93,50 @@ def test_from_outside_the_client_is_seen_only_where_the_traffic_policy_is_local(
     local = ways(service("web", "web", "NodePort", externalTrafficPolicy="Local"), world_only)
     assert local["outside", "Service shop/web:80", "outside 203.0.113.0/24"] == "all"
     assert local["outside", "Service shop/web:80", "outside"] == "none"
+
+
+def test_source_ranges_keep_strangers_from_the_balancers_address_alone() -> None:
+    balanced = service("web", "web", "LoadBalancer", loadBalancerSourceRanges=["203.0.113.0/25"])
+    balanced["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}
+    balanced["spec"]["externalTrafficPolicy"] = "Local"
+    from_some = opened(**{"from": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]})
+    found = entrances(balanced, from_some)
+    ranges = {e.address: {w.sender: w.verdict for w in ways} for e, ways in found if e.kind == "outside"}
+    ports = next(address for address in ranges if address.startswith("node:"))
+    assert ranges[ports] == {"outside": "none", "outside 203.0.113.0/24": "all"}
+    assert ranges["198.51.100.7:80"] == {
+        "outside": "none",
+        "outside 203.0.113.0/24, of it 203.0.113.0/25": "all",
+    }
+
+
+def test_source_ranges_where_policy_sees_the_node() -> None:
+    balanced = service("web", "web", "LoadBalancer", loadBalancerSourceRanges=["203.0.113.0/25"])
+    balanced["status"] = {
+        "loadBalancer": {"ingress": [{"ip": "198.51.100.7"}, {"ip": "198.51.100.8", "ipMode": "Proxy"}]}
+    }
+    found = entrances(balanced)
+    senders = {e.address.partition(":")[0]: {w.sender for w in ways} for e, ways in found if e.kind == "outside"}
+    assert senders["198.51.100.7"] == {"outside 203.0.113.0/25 by n1", "outside 203.0.113.0/25 by n2"}
+    assert senders["node"] == {"outside by n1", "outside by n2"}
+    assert any("198.51.100.8:80" in e.address for e, _ in found if e.clients is None), "kube-proxy never sees that one"
+
+
+def test_ranges_that_let_everybody_in_are_none() -> None:
+    for ranges in (["0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], ["2001:db8::/32"]):
+        balanced = service("web", "web", "LoadBalancer", loadBalancerSourceRanges=ranges)
+        balanced["status"] = {"loadBalancer": {"ingress": [{"ip": "198.51.100.7"}]}}
+        assert all(e.clients is None for e, _ in entrances(balanced)), ranges
+
+
+def test_an_internal_traffic_policy_keeps_to_the_clients_node() -> None:
+    """The one endpoint is on n1: who is elsewhere is sent nowhere, whatever policy says."""
+    local = service("web", "web", internalTrafficPolicy="Local")
+    found = ways(local)
+    assert found["cluster", "Service shop/web:80", "Pod shop/api"] == "none"
+    assert found["cluster", "Service shop/web:80", "n2"] == "none"
+    assert found["cluster", "Service shop/web:80", "n1"] == "all"
+    assert ways(service("web", "web"))["cluster", "Service shop/web:80", "Pod shop/api"] == "all"
 
 
 def test_an_ingress_comes_from_its_controllers_pods() -> None:

@@ -69,10 +69,10 @@ def _rules(rules: list[dict[str, Any]] | None, side: str, section: str, namespac
 def _peer(peer: dict[str, Any], namespace: str) -> Peer:
     block = peer.get("ipBlock")
     if block is not None:
-        addresses = AddressSet.prefix(block["cidr"])
+        addresses = AddressSet.cidr(block["cidr"])
         text = block["cidr"]
         for cut in block.get("except") or ():
-            addresses -= AddressSet.prefix(cut)
+            addresses -= AddressSet.cidr(cut)
         if block.get("except"):
             text += " except " + ", ".join(block["except"])
         return AddressPeer(addresses, text)
