@@ -9,10 +9,10 @@ and nodes their tunnels. Both are found through the entry points group ``netsim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from netsim.errors import UsageError
 from netsim.kube.cluster import Cluster
@@ -44,6 +44,19 @@ class Plugin(Protocol):
 
     def build_node(self, node: str, builder: NamespaceBuilder) -> None:
         """Write what the component's daemon puts into this node's kernel."""
+
+
+@runtime_checkable
+class RenewablePlugin(Plugin, Protocol):
+    """A plug-in that need not be configured anew when Services change."""
+
+    alike: bool  # do nodes that saw the same before see the same now? As in ``netsim.linux.network.Renewal``
+
+    def updated(self, cluster: Cluster, services: Collection[tuple[str, str]]) -> RenewablePlugin:
+        """The plug-in for ``cluster``: this one's, with other Services (or EndpointSlices) of these names."""
+
+    def renewed(self, chains: Any, before: Any) -> tuple[Any, Collection[str]]:
+        """What mappings of chains that are derived on look-up have become: ``Renewal.chains``."""
 
 
 @runtime_checkable

@@ -35,7 +35,7 @@ ROWS: Final[tuple[tuple[str, Callable[[Side], str]], ...]] = (
     ("  as iptables-save", lambda side: _bytes(side.bytes)),
     ("  derived from objects", lambda side: _seconds(side.derive)),
     ("  compiled to tables", lambda side: _seconds(side.compile)),
-    ("  both, one Service changed", lambda side: _seconds(side.update)),
+    ("  one Service changed", lambda side: _seconds(side.update)),
     ("first packet, rules: median", lambda side: f"{side.first[0]:,}"),
     ("  99th percentile", lambda side: f"{side.first[1]:,}"),
     ("first packets delivered", lambda side: f"{side.delivered:.1%}"),

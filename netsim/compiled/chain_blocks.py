@@ -2,14 +2,13 @@
 
 A long chain that comes back with a few rules changed (KUBE-SERVICES, whenever a Service does) is written from what it was:
 backends keep the rule objects that stay, so rules that are the same objects are copied as they are, and only the others are
-lowered. The old block stays as it is, for whoever still walks it.
+lowered. The old block stays as it is, until it is given back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from netsim.compiled import programs as p
 from netsim.compiled.chain_index import ChainIndexer, Keyed
 from netsim.compiled.lowered import Lowered, Pools, encoded
-from netsim.linux.netfilter.rule import Chain, Rule
+from netsim.linux.netfilter.rule import Chain, Rule, same_ends
 from netsim.packet.address import Family
 
 _WORTH = 256  # rules of a chain that is kept for its successors
@@ -52,26 +51,24 @@ class ChainBlocks:
     def short(self, lowered: Sequence[Lowered], policy: int, first: int) -> int:
         """The address of a chain: header, draws, constraints that no chain had before, rules. ``first``: its first rule's
         number."""
-        pools, code = self._pools, self._code
-        runs = self._runs(lowered, range(len(lowered)))
+        code, known = self._code, self._pools.lists
+        drawing = [place for place, one in enumerate(lowered) if one.pure == 0 and len(one.codes) == 1]
+        runs = self._runs(lowered, drawing) if len(drawing) > 1 else {}
         block = [len(lowered) | policy, first, 0, 0]
         at = code.aligned(p.HEADER + p.RULE * len(lowered))  # from here to the end nothing else is written
         draws = {}
         for place, words in runs.items():
             draws[place] = at + len(block)
             block += words
-        lists = []
-        for one in lowered:
-            held = pools.list_of(one.codes)
-            if not held and one.codes:
-                held = at + len(block)
-                pools.keep_list(one.codes, held)
-                block += encoded(one.codes)
-            lists.append(held)
+        rules: list[int] = []
+        for place, (codes, pure, action, argument) in enumerate(lowered):
+            held = known.get(codes)
+            if held is None:
+                held = known[codes] = at + len(block)
+                block += encoded(codes)
+            rules += (draws.get(place, 0), pure | len(codes) << 8 | action << 16, argument, held)
         block[2] = at + len(block)
-        for place, ((codes, pure, action, argument), held) in enumerate(zip(lowered, lists)):
-            block += draws.get(place, 0), _meta(codes, pure, action), argument, held
-        return code.add(block)
+        return code.add(block + rules)
 
     def long(self, chain: Chain, family: Family, policy: int, first: int, made: Draft) -> int:
         """The address of a chain with an index: header, then a line for each rule, with its constraints if they fit."""
@@ -80,16 +77,27 @@ class ChainBlocks:
         for place, words in self._runs(lowered, bare.tolist()).items():
             lines[place, p.RUN] = self._code.add(words)
         index = self._indexer.index(keyed)
-        at = self._code.aligned(2 * p.LINE) + p.LINE
+        block = np.zeros((len(lines) + 1, p.LINE), np.uint32)
+        at = self._code.reserve(block.size) + p.LINE
         own = np.flatnonzero((lines[:, p.LIST] == 0) & (lines[:, p.META] >> 8 & 0xFF > 0))
         lines[own, p.LIST] = at + p.LINE * own + p.RULE
-        self._code.add([len(chain.rules) | policy, first, at, index, *[0] * (p.LINE - p.HEADER)])
-        self._code.add_array(lines)
+        block[0, : p.HEADER] = len(lines) | policy, first, at, index
+        block[1:] = lines
+        self._code.write(at - p.LINE, block)
         if len(chain.rules) >= _WORTH:
             earlier = self._earlier.setdefault((chain.name, family), [])
             earlier.append(_Long(chain.rules, lowered, keyed, at))
             del earlier[:-_KEPT]
         return at - p.LINE
+
+    def give_back(self, chain: Chain, family: Family, address: int) -> None:
+        """Nobody walks the chain at this address any more. (What is short stays where it is.)"""
+        at, index = self._code.array[address + 2 : address + 4].tolist()
+        if index:
+            self._indexer.give_back(index)
+            self._code.give_back(address, p.LINE * (len(chain.rules) + 1))
+            earlier = self._earlier.get((chain.name, family), [])
+            earlier[:] = [one for one in earlier if one.at != at]
 
     def draft(self, lowered: list[Lowered]) -> Draft:
         """What a long chain is written from."""
@@ -106,10 +114,10 @@ class ChainBlocks:
 
     def _lines(self, lowered: Sequence[Lowered]) -> Any:
         """A line a rule, without draws. The address of the constraints is 0 if they are behind the rule."""
-        pools = self._pools
+        known = self._pools.lists
         words: list[int] = []
         for codes, pure, action, argument in lowered:
-            held = pools.list_of(codes)
+            held = known.get(codes, 0)
             line = [0, _meta(codes, pure, action), argument, held]
             if codes and not held:
                 own = encoded(codes)
@@ -117,7 +125,7 @@ class ChainBlocks:
                     line += own
                 else:
                     line[p.LIST] = self._code.add(own)
-                    pools.keep_list(codes, line[p.LIST])
+                    known[codes] = line[p.LIST]
             words += line
             words += [0] * (p.LINE - len(line))
         return np.array(words, np.uint32).reshape(len(lowered), p.LINE)
@@ -125,40 +133,43 @@ class ChainBlocks:
     def _patched(self, before: _Long, rules: tuple[Rule, ...], lower: Callable[[Rule], Lowered]) -> Draft | None:
         """The rules lowered, keyed and as lines, from those of ``before``; None if too many differ."""
         old = before.rules
-        shorter = min(len(old), len(rules))
-        head = _same(old, rules, shorter)
-        tail = _same(old[::-1], rules[::-1], shorter - head)
+        head, tail = same_ends(old, rules)
         known = {id(old[place]): place for place in range(head, len(old) - tail)}
         between = [known.get(id(rule), -1) for rule in rules[head : len(rules) - tail]]
         fresh = [head + place for place, found in enumerate(between) if found < 0]
         if len(fresh) > len(rules) // 4:
             return None
-        was = np.concatenate((np.arange(head), between, np.arange(len(old) - tail, len(old)))).astype(np.int64)
         new = [lower(rules[place]) for place in fresh]
         keys = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in new])
-        lowered = (
-            before.lowered[:head] + [before.lowered[place] for place in between] + before.lowered[len(old) - tail :]
-        )
-        held = before.keyed.keys
+        after = len(old) - tail  # of the old rules, those from here on stay
+
+        def spliced(held: list[Any], given: list[Any]) -> list[Any]:
+            middle = [held[place] for place in between]
+            for place, one in zip(fresh, given):
+                middle[place - head] = one
+            return held[:head] + middle + held[after:]
+
+        def joined(held: Any, given: Any) -> Any:
+            middle = held[np.array(between, np.int64)]
+            middle[np.array(fresh, np.int64) - head] = given
+            return np.concatenate((held[:head], middle, held[after:]))
+
+        lines = self._code.array[before.at : before.at + p.LINE * len(old)].reshape(len(old), p.LINE)
+        behind = lines[:, p.LIST] == before.at + p.LINE * np.arange(len(old)) + p.RULE
+        lines = joined(lines, self._lines(new))
+        lines[:, p.RUN] = 0
+        lines[joined(behind, False), p.LIST] = 0
         keyed = Keyed(
-            held[:head] + [held[place] for place in between] + held[len(old) - tail :],
-            before.keyed.shapes[was],
-            before.keyed.hashes[was],
+            spliced(before.keyed.keys, keys.keys),
+            joined(before.keyed.shapes, keys.shapes),
+            joined(before.keyed.hashes, keys.hashes),
         )
-        array = self._code.array[before.at : before.at + p.LINE * len(old)].reshape(len(old), p.LINE).copy()
-        array[:, p.RUN] = 0
-        behind = array[:, p.LIST] == before.at + p.LINE * np.arange(len(old)) + p.RULE
-        array[behind, p.LIST] = 0
-        lines = array[was]
-        keyed.shapes[fresh], keyed.hashes[fresh], lines[fresh] = keys.shapes, keys.hashes, self._lines(new)
-        for place, one, key in zip(fresh, new, keys.keys):
-            lowered[place], keyed.keys[place] = one, key
-        return Draft(lowered, keyed, lines)
+        return Draft(spliced(before.lowered, new), keyed, lines)
 
     def _runs(self, lowered: Sequence[Lowered], among: Iterable[int]) -> dict[int, list[int]]:
         """The runs of draws, rules in a row that hold nothing but one, by their first place: as words. ``among``: places
         that may be of such a rule."""
-        alone = [at for at in among if len(lowered[at].codes) == 1 and lowered[at].codes[0][0] == p.RANDOM]
+        alone = [at for at in among if len(codes := lowered[at].codes) == 1 and codes[0][0] == p.RANDOM]
         found: dict[int, list[int]] = {}
         while alone:
             length = 1
@@ -175,9 +186,3 @@ class ChainBlocks:
 
 def _meta(codes: Sequence[Any], pure: int, action: int) -> int:
     return pure | len(codes) << 8 | action << 16
-
-
-def _same(one: Sequence[Rule], other: Sequence[Rule], most: int) -> int:
-    """How many of the first rules are the same objects."""
-    alike = list(map(is_, one[:most], other[:most]))
-    return alike.index(False) if False in alike else most

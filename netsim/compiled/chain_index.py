@@ -121,7 +121,8 @@ class ChainIndexer:
     # -- groups ----------------------------------------------------------------------------------------------------------
     def index(self, keyed: Keyed) -> int:
         """Divide the rules of a chain, in their order, into groups and rest: the address of the index."""
-        order = np.argsort(keyed.shapes, kind="stable")
+        few = len(self._shapes) < 1 << 15  # then they are sorted by digits, in a tenth of the time
+        order = np.argsort(keyed.shapes.astype(np.int16) if few else keyed.shapes, kind="stable")
         held = keyed.shapes[order]
         starts = np.flatnonzero(np.diff(held, prepend=held[:1] - 1))
         rows: list[tuple[int, ...]] = []
@@ -188,8 +189,8 @@ class ChainIndexer:
         return rest, spans
 
     def _hashed(self, shape: tuple[Part, ...], places: npt.NDArray[Any], hashes: npt.NDArray[Any]) -> tuple[int, ...]:
-        order = np.argsort(hashes, kind="stable")  # places ascend
-        places, hashes = places[order], hashes[order]
+        ordered = np.sort(hashes.astype(np.uint64) << U(32) | places.astype(np.uint64))
+        places, hashes = (ordered & U(ALL)).astype(np.int64), ordered >> U(32)
         firsts = np.flatnonzero(np.concatenate(((True,), hashes[1:] != hashes[:-1])))
         counts = np.diff(firsts, append=len(hashes))
         keys = hashes[firsts]
@@ -215,8 +216,18 @@ class ChainIndexer:
         )
 
     def _slots(self, slots: npt.NDArray[np.uint32]) -> int:
-        self._code.aligned(2 * p.LINE)
-        return self._code.add_array(slots)
+        at = self._code.reserve(slots.size)
+        self._code.write(at, slots)
+        return at
+
+    def give_back(self, index: int) -> None:
+        """Nobody searches the index at this address any more."""
+        code = self._code.array
+        first = index + 2
+        groups = code[first : first + p.GROUP * int(code[index])].reshape(-1, p.GROUP).tolist()
+        for _, _, slots, size, kind, *_ in groups:
+            if kind == p.BY_HASH:
+                self._code.give_back(slots, 2 * size)
 
     def _parts(self, shape: tuple[Part, ...]) -> int:
         return self._code.add([word for column, mode, mask in shape for word in (column | mode << 8, mask)])

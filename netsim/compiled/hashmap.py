@@ -75,6 +75,10 @@ class HashMap:
             self._grow(2 * len(self.keys))
         self.used += put(self.keys, self.values, U(kind << 56 | number << 32 | value), fact)
 
+    def forget(self, *kinds: int) -> None:
+        """The facts of these kinds are not known any more."""
+        self.values[np.isin(self.keys >> U(56), np.array(kinds, np.uint64))] = MISSING
+
     def _grow(self, room: int) -> None:
         keys, values = np.zeros(room, np.uint64), np.zeros(room, np.int32)
         with np.errstate(over="ignore"):

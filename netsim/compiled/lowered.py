@@ -36,14 +36,15 @@ _PORTS = (r.SPORT, r.DPORT)
 _NAMED = {r.IIF, r.OIF, r.PHYSIN, r.PHYSOUT}
 _NEVER: Code = (p.NEVER, 0, 0, 0, 0, 0)
 _FIRST_IMPURE = p.RANDOM
+_WIDE = frozenset(p.WIDE)
 
 
 def encoded(codes: Sequence[Code]) -> list[int]:
     """Constraints as words."""
-    words = []
+    words: list[int] = []
     for kind, column, negated, mode, a, b in codes:
-        words += [kind | column << 8 | negated << 16 | mode << 24, a]
-        if kind in p.WIDE:
+        words += (kind | column << 8 | negated << 16 | mode << 24, a)
+        if kind in _WIDE:
             words.append(b)
     return words
 
@@ -81,9 +82,9 @@ class Pools:
         self._recent_numbers: dict[tuple[str, int], int] = {}
         self._recent_rules: dict[int, set[tuple[int, bool]]] = {}  # (seconds, reap) of the rules that ask, by list
         self._reasons: dict[str, int] = {}
-        self._lists: dict[tuple[Code, ...], int] = {(): 0}
+        self.lists: dict[tuple[Code, ...], int] = {(): 0}  # addresses of lists of constraints
         self._ranges: dict[tuple[tuple[int, int], ...], int] = {}
-        self._nats: dict[tuple[int, ...], int] = {}
+        self._nats: dict[tuple[tuple[int, ...], int], int] = {}
         self._marks: dict[tuple[int, int, int], int] = {}
         self._runs: dict[tuple[int, ...], int] = {}
 
@@ -93,13 +94,6 @@ class Pools:
             found = self._reasons[text] = len(self.reasons)
             self.reasons.append(text)
         return found
-
-    def list_of(self, codes: tuple[Code, ...]) -> int:
-        """The address of a list of constraints that is kept already; 0 if it is not."""
-        return self._lists.get(codes, 0)
-
-    def keep_list(self, codes: tuple[Code, ...], address: int) -> None:
-        self._lists[codes] = address
 
     def range_list(self, ranges: tuple[tuple[int, int], ...]) -> int:
         found = self._ranges.get(ranges)
@@ -119,18 +113,19 @@ class Pools:
 
     def nat(self, nat: Nat) -> int:
         flags = p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
-        low = high = 0
+        low = high = version = 0
         if nat.low is not None:
             flags |= p.NAT_ADDRESS
-            low = self.addresses.handle(nat.low)
-            high = low if nat.high is None else self.addresses.handle(nat.high)
+            version = nat.low.version
+            low = high = self.addresses.handle(nat.low)
+            if nat.high is not None and nat.high is not nat.low:
+                high = self.addresses.handle(nat.high)
         if nat.port_low is not None:
             flags |= p.NAT_PORTS
         row = _NAT_NUMBERS[nat.kind], flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
-        key = (*row, 0 if nat.low is None else nat.low.version)
-        found = self._nats.get(key)
+        found = self._nats.get((row, version))
         if found is None:
-            found = self._nats[key] = self.nats.append(row)
+            found = self._nats[row, version] = self.nats.append(row)
             self.nat_values.append(nat)
         return found
 
@@ -173,11 +168,12 @@ class Lowering:
 
     def __init__(self, pools: Pools, family: Family) -> None:
         self.pools, self.family = pools, family
+        self._version, self._bits = int(family), family.bits  # asked for by every rule
         self._matches: dict[int, _Match] = {}
         self._targets: dict[int, tuple[Target, tuple[int, int]]] = {}
 
     def rule(self, rule: Rule) -> Lowered:
-        pure, need = self._header(rule), 0
+        codes, pure, need = self._header(rule), 0, 0
         ordered: tuple[Code, ...] = ()
         for match in rule.matches:
             if type(match) is Comment:
@@ -188,11 +184,13 @@ class Lowering:
             if ordered:
                 ordered += held.codes
             else:
-                pure += held.pure
+                codes += held.pure
                 need |= held.need
                 ordered = held.ordered
         if need:
-            pure.insert(0, (p.HAVING, r.HAS, 0, 0, need, 0))
+            codes = ((p.HAVING, r.HAS, 0, 0, need, 0), *codes)
+        pure = len(codes)
+        codes += ordered
         if rule.jump is not None:
             action = p.TO_CHAIN_FOR_GOOD if rule.goto else p.TO_CHAIN
             argument = self.pools.names.number(rule.jump)
@@ -200,52 +198,43 @@ class Lowering:
             action, argument = self._target(rule.target)
         else:
             action, argument = p.GO_ON, 0
-        codes = (*pure, *ordered)
         if len(codes) > 255:
-            codes, pure = (self._opaque("more than 255 constraints in a rule"),), []
-        return Lowered(codes, len(pure), action, argument)
+            codes, pure = (self._opaque("more than 255 constraints in a rule"),), 0
+        return Lowered(codes, pure, action, argument)
 
-    def _header(self, rule: Rule) -> list[Code]:
-        codes: list[Code] = []
+    def _header(self, rule: Rule) -> tuple[Code, ...]:
+        codes: tuple[Code, ...] = ()
         if rule.destination is not None:
             codes += self._prefix(r.DST, rule.destination, rule.destination_not)
         if rule.source is not None:
             codes += self._prefix(r.SRC, rule.source, rule.source_not)
         if rule.protocol is not None:
-            codes.append((p.EQUAL, r.PROTO, int(rule.protocol_not), 0, rule.protocol, 0))
+            codes += ((p.EQUAL, r.PROTO, int(rule.protocol_not), 0, rule.protocol, 0),)
         if rule.iif is not None:
             codes += self._device(r.IIF, rule.iif, rule.iif_not)
         if rule.oif is not None:
             codes += self._device(r.OIF, rule.oif, rule.oif_not)
         if rule.fragment is not None:
-            codes.append((p.RANGE, r.FRAGMENT, int(not rule.fragment), 0, 1, ALL))
+            codes += ((p.RANGE, r.FRAGMENT, int(not rule.fragment), 0, 1, ALL),)
         return codes
 
-    def _prefix(self, column: int, network: IPNetwork, negated: bool) -> Iterator[Code]:
-        length = network.prefixlen
-        if network.version != int(self.family):
-            if not negated:
-                yield _NEVER
-        elif not length:
-            if negated:
-                yield _NEVER
-        else:
-            first = self.pools.addresses.handle(network.network_address)
-            if self.family is Family.IPV4:
-                if length == 32:
-                    yield p.EQUAL, column, int(negated), 0, first, 0
-                else:
-                    yield p.MASKED, column, int(negated), 0, first, ALL << 32 - length & ALL
-            elif length == 128:
-                yield p.EQUAL, column, int(negated), 0, first, 0
-            else:
-                yield p.PREFIX6, column, int(negated), 0, first, length
+    def _prefix(self, column: int, network: IPNetwork, negated: bool) -> tuple[Code, ...]:
+        length, no = network.prefixlen, int(negated)
+        if network.version != self._version:
+            return () if negated else (_NEVER,)
+        if not length:
+            return (_NEVER,) if negated else ()
+        first = self.pools.addresses.handle(network.network_address)
+        if length == self._bits:
+            return ((p.EQUAL, column, no, 0, first, 0),)
+        if self._version == 4:
+            return ((p.MASKED, column, no, 0, first, ALL << 32 - length & ALL),)
+        return ((p.PREFIX6, column, no, 0, first, length),)
 
-    def _device(self, column: int, pattern: str, negated: bool) -> Iterator[Code]:
+    def _device(self, column: int, pattern: str, negated: bool) -> tuple[Code, ...]:
         if pattern.endswith("+"):
-            yield p.NAME, column, int(negated), 0, self.pools.prefix(pattern[:-1]), 0
-        else:
-            yield p.EQUAL, column, int(negated), 0, self.pools.devices.number(pattern), 0
+            return ((p.NAME, column, int(negated), 0, self.pools.prefix(pattern[:-1]), 0),)
+        return ((p.EQUAL, column, int(negated), 0, self.pools.devices.number(pattern), 0),)
 
     # -- matches ---------------------------------------------------------------------------------------------------------
     def _split(self, match: Match) -> _Match:

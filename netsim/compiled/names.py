@@ -18,5 +18,9 @@ class Names:
             self._names.append(name)
         return found
 
+    def known(self, name: str) -> int:
+        """The number of a name that has one; -1 if it has none."""
+        return self._numbers.get(name, -1)
+
     def name(self, number: int) -> str:
         return self._names[number]

@@ -8,7 +8,7 @@ rules could tell the difference are left to the interpreter (``netsim.compiled.l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,8 +93,17 @@ class RecentTable:
 
     def entries(self) -> npt.NDArray[Any]:
         """The slots in use, in no order."""
-        used: npt.NDArray[Any] = self.recent.slots[self.recent.slots["used"] != 0]
+        slots = self.recent.slots
+        used: npt.NDArray[Any] = slots[(slots["used"] != 0) & (slots["stamp"] > -np.inf)]
         return used
+
+    def forget(self, lists: Collection[int], namespace: int | None = None) -> None:
+        """These lists are empty, in one namespace or in all. (Their slots stay, with a stamp that is as good as none.)"""
+        slots = self.recent.slots
+        which = np.isin(slots["list"], np.array(list(lists), np.uint32))
+        if namespace is not None:
+            which &= slots["namespace"] == namespace
+        slots["stamp"][which] = -np.inf
 
     def load(
         self,

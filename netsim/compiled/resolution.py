@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,56 @@ class Pages:
     def scope(self, key: Hashable, keep: Any) -> int:
         found = self._numbers.get(key)
         if found is None:
-            found = self._numbers[key] = len(self._numbers)
+            found = self._numbers[key] = len(self._kept)
             self._kept.append(keep)
             if found == len(self._directory):
                 self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)))
         return found
+
+    def scopes(self) -> list[tuple[int, Hashable, Any]]:
+        """Number, key and mapping of every scope."""
+        return [(number, key, self._kept[number]) for key, number in self._numbers.items()]
+
+    def mapping(self, scope: int) -> Any:
+        return self._kept[scope]
+
+    def renew(self, scope: int, old: Hashable, key: Hashable, keep: Any) -> None:
+        """The scope goes by another key and mapping now; what names mean in it stays."""
+        del self._numbers[old]
+        self._numbers[key] = scope
+        self._kept[scope] = keep
+
+    def branch(self, scope: int, key: Hashable, keep: Any, names: Collection[int]) -> int:
+        """The scope called ``key``; if it is new, all names but these mean in it what they mean in ``scope``. The pages of
+        both are the same then: what is found out about a name in one holds in the other."""
+        number = self._numbers.get(key)
+        if number is not None:
+            return number
+        number = self.scope(key, keep)
+        self._directory[number] = self._directory[scope]
+        for page in {name // p.PAGE for name in names if name < p.PAGE * self._directory.shape[1]}:
+            if self._directory[number, page]:
+                self._directory[number, page] = self._page(self._pages[self._directory[number, page]].copy())
+        for name in names:
+            if self.get(number, name):
+                self.set(number, name, 0)
+        return number
+
+    def drop(self, key: Hashable) -> None:
+        """No table refers to this scope any more."""
+        self._kept[self._numbers.pop(key)] = None
+
+    def get(self, scope: int, name: int) -> int:
+        """What a name means; 0 if nobody has said so."""
+        page, at = divmod(name, p.PAGE)
+        return int(self._pages[self._directory[scope, page], at]) if page < self._directory.shape[1] else 0
+
+    def _page(self, held: Any) -> int:
+        if self._used == len(self._pages):
+            self._pages = np.concatenate((self._pages, np.zeros_like(self._pages)))
+        self._pages[self._used] = held
+        self._used += 1
+        return self._used - 1
 
     def set(self, scope: int, name: int, found: int) -> None:
         page, at = divmod(name, p.PAGE)
@@ -79,10 +124,7 @@ class Pages:
             self._directory = np.concatenate((self._directory, np.zeros_like(self._directory)), axis=1)
         number = self._directory[scope, page]
         if not number:
-            if self._used == len(self._pages):
-                self._pages = np.concatenate((self._pages, np.zeros_like(self._pages)))
-            number = self._directory[scope, page] = self._used
-            self._used += 1
+            number = self._directory[scope, page] = self._page(0)
         self._pages[number, at] = found
 
     @property

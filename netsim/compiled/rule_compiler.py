@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from netsim.compiled import programs as p
 from netsim.compiled.addresses import Addresses
@@ -26,8 +26,9 @@ from netsim.compiled.resolution import NameBits, Pages, Resolution
 from netsim.compiled.staged import StagedRows
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Hook, Nat, Verdict
-from netsim.linux.netfilter.rule import Chain, Rule
+from netsim.linux.netfilter.rule import Chain, Rule, same_rules
 from netsim.linux.netfilter.table import Table
+from netsim.linux.network import Renewal
 from netsim.packet.address import Family
 
 _SMALL = 512  # chains in a dict; larger ones are compiled chain by chain
@@ -40,6 +41,23 @@ class _Instance:
     family: Family
     ipsets: Mapping[str, IpSet]
     scopes: tuple[tuple[int, int], ...]  # kind and number
+
+
+class Change(NamedTuple):
+    """A chain as it was and as it is; None: there is none."""
+
+    family: Family
+    table: str
+    old: Chain | None
+    new: Chain | None
+
+
+class Renewed(NamedTuple):
+    """What a new generation brought: changes in all tables that look their chains up, and changes in single tables, which
+    have got another number: by (scope, family, name of the table), as in ``RuleCompiler.table``."""
+
+    everywhere: list[Change]
+    tables: dict[tuple[Hashable, Family, str], tuple[int, list[Change]]]
 
 
 class RuleCompiler:
@@ -55,7 +73,7 @@ class RuleCompiler:
         self._name_bits = NameBits(names, self._pools.prefixes)
         self._tables = StagedRows(p.table_dtype)
         self._instances: list[_Instance] = []
-        self._held: dict[Hashable, _Instance] = {}  # by (scope, family, name of the table)
+        self._held: dict[tuple[Hashable, Family, str], _Instance] = {}  # by scope, family, name of the table
         self._alike: dict[Hashable, int] = {}  # tables by what they consist of
         self._scope_numbers: dict[Hashable, int] = {}
         self._kept: list[Any] = []  # what is remembered by identity must not go
@@ -63,7 +81,10 @@ class RuleCompiler:
         self._same: dict[Hashable, int] = {}  # short chains by what they compile to
         self._rules = 0  # how many there are
         self._firsts: list[int] = []  # the first rule of each chain
-        self._sources: list[Chain] = []
+        self._sources: list[Chain | None] = []  # None: replaced
+        self._places: dict[int, int] = {}  # of chains in ``_sources``, by address
+        self._named: dict[tuple[str, Family], tuple[int, ...]] = {}  # addresses of chains by name
+        self._tables_of: dict[int, tuple[Family, str]] = {}  # which table's chains a paged scope has
 
     # -- tables ----------------------------------------------------------------------------------------------------------
     def table(self, scope: Hashable, table: Table, family: Family, ipsets: Mapping[str, IpSet]) -> int:
@@ -73,7 +94,7 @@ class RuleCompiler:
         held = self._held.get(key)
         if held is not None and held.table is table and held.ipsets is ipsets:
             return held.number
-        scopes = tuple([self._scope(mapping, family) for mapping in _mappings(table)])
+        scopes = tuple([self._scope(mapping, family, table.name) for mapping in _mappings(table)])
         sets = self._number(("sets", id(ipsets)) if ipsets else "no sets", ipsets)
         number = self._alike.get((scopes, sets, table.name))
         if number is None:
@@ -97,9 +118,11 @@ class RuleCompiler:
 
     def compile_all(self, number: int) -> None:
         """Compile every chain of a table now, instead of when a packet comes to it."""
-        instance = self._instances[number]
-        for name in instance.table.chains:
-            self._resolve(instance, name, self._pools.names.number(name))
+        instance, known = self._instances[number], self._pools.names.number
+        for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
+            if kind == p.PAGED:
+                for name, chain in mapping.items():
+                    self._pages.set(scope, known(name), self._chain(chain, instance.family))
 
     def _resolve(self, instance: _Instance, name: str, number: int) -> None:
         if name.startswith(SET):
@@ -111,7 +134,8 @@ class RuleCompiler:
                 found = self._sets.compile(made, sets, reason)
             self._resolution.add(int(self._tables.array[instance.number]["sets"]), number, found)
             return
-        for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
+        for (kind, scope), own in zip(instance.scopes, _mappings(instance.table)):
+            mapping = self._pages.mapping(scope) if kind == p.PAGED else own  # the latest generation of it
             chain = mapping.get(name)
             if chain is not None:
                 if kind == p.PAGED:
@@ -125,6 +149,101 @@ class RuleCompiler:
             self._pages.set(scope, number, p.MISSING)
         else:
             self._resolution.add(scope, number, p.MISSING)
+
+    # -- generations -----------------------------------------------------------------------------------------------------
+    def renew(self, renewal: Renewal) -> Renewed:
+        """Take over what has become of the chains that are derived on look-up. Those that packets have come to are compiled
+        now, the others when a packet does. Nobody may be walking."""
+        renewed = Renewed([], {})
+        for scope, key, mapping in self._pages.scopes() if renewal.alike else ():
+            new, names = renewal.chains(mapping, mapping)
+            if new is not mapping:
+                family, table = self._tables_of[scope]
+                renewed.everywhere.extend(Change(family, table, mapping.get(name), new.get(name)) for name in names)
+                self._pages.renew(scope, key, (family, "declared", new.scope), new)
+                self._recompile(scope, scope, names)
+        if not renewal.alike:
+            self._part(renewal, renewed)
+        self._clear(renewed)
+        return renewed
+
+    def _recompile(self, before: int, scope: int, names: Iterable[str]) -> None:
+        """Let these names mean in ``scope`` what they mean now, as far as they mean something in ``before``."""
+        family = self._tables_of[scope][0]
+        for name in names:
+            number = self._pools.names.known(name)
+            found = self._pages.get(before, number) if number >= 0 else 0
+            if found:
+                chain = None if found in (p.MISSING, p.ELSEWHERE) else self._pages.mapping(scope).get(name)
+                self._pages.set(scope, number, 0 if chain is None else self._chain(chain, family))
+
+    def _clear(self, renewed: Renewed) -> None:
+        """Give back replaced chains that no table can come to any more."""
+        scopes = [scope for scope, _, _ in self._pages.scopes()]
+        changes = [*renewed.everywhere, *[one for _, some in renewed.tables.values() for one in some]]
+        for name, family in {(one.old.name, one.family) for one in changes if one.old is not None}:
+            number = self._pools.names.known(name)
+            for address in self._named.get((name, family), ()):
+                if all(self._pages.get(scope, number) != address for scope in scopes):
+                    self._give_back(address)
+
+    def _part(self, renewal: Renewal, renewed: Renewed) -> None:
+        """The same for tables that were alike and may not be any more: each gets the scope that it has now."""
+        keys = {scope: key for scope, key, _ in self._pages.scopes()}
+        left: set[int] = set()
+        for held, instance in list(self._held.items()):
+            scopes, changes = list(instance.scopes), list[Change]()
+            for place, own in enumerate(_mappings(instance.table)):
+                kind, scope = scopes[place]
+                base = self._pages.mapping(scope) if kind == p.PAGED else own
+                new, names = renewal.chains(own, base)
+                if new is own:
+                    continue
+                left.add(scope)
+                known = [number for name in names if (number := self._pools.names.known(name)) >= 0]
+                key = instance.family, "declared", new.scope
+                number = self._pages.branch(scope, key, new, known)
+                self._tables_of[number] = instance.family, instance.table.name
+                changes += [
+                    Change(instance.family, instance.table.name, base.get(name), new.get(name)) for name in names
+                ]
+                scopes[place] = p.PAGED, number
+                self._recompile(scope, number, names)
+            if changes or scopes != list(instance.scopes):
+                self._held[held] = one = self._instance(instance, tuple(scopes))
+                renewed.tables[held] = one.number, changes
+        for scope in left - {scope for one in self._held.values() for kind, scope in one.scopes if kind == p.PAGED}:
+            self._pages.drop(keys[scope])
+
+    def _instance(self, before: _Instance, scopes: tuple[tuple[int, int], ...]) -> _Instance:
+        """The instance of a table whose names are looked up in other scopes than before."""
+        row = self._tables.array[before.number]
+        key = scopes, int(row["sets"]), before.table.name
+        number = self._alike.get(key)
+        if number is None:
+            where = self._code.add([len(scopes), *[word for scope in scopes for word in scope]])
+            number = self._alike[key] = self._tables.append((where, int(row["sets"]), int(row["types"]), 0))
+            self._instances.append(_Instance(number, before.table, before.family, before.ipsets, scopes))
+        return _Instance(number, before.table, before.family, before.ipsets, scopes)
+
+    def _give_back(self, address: int) -> None:
+        place = self._places.pop(address)
+        chain = self._sources[place]
+        assert chain is not None
+        self._sources[place] = None
+        for family in Family:
+            if self._compiled.get((id(chain), family)) == address:
+                self._blocks.give_back(chain, family, address)
+                del self._compiled[id(chain), family]
+                self._named[chain.name, family] = tuple([a for a in self._named[chain.name, family] if a != address])
+
+    def rules_of(self, chain: Chain, family: Family) -> range:
+        """The numbers of a chain's rules among ``hits``; none if it has not been compiled."""
+        address = self._find(chain, family)
+        if address not in self._places:
+            return range(0)
+        first = self._firsts[self._places[address]]
+        return range(first, first + len(chain.rules))
 
     def uses_types(self, number: int) -> bool:
         """Must SRC_TYPE and DST_TYPE be filled in before this table is walked? Becomes true at the first FAULT for them."""
@@ -144,11 +263,19 @@ class RuleCompiler:
             self._pools.nats.array,
         )
 
+    @property
+    def words_used(self) -> int:
+        """How many words of ``Programs.code`` are taken."""
+        return self._code.end
+
     # -- what numbers mean -----------------------------------------------------------------------------------------------
     def rule_of(self, gid: int) -> tuple[str, int, Rule]:
-        """The chain's name, the rule's number in it from 1, and the rule, of an entry of ``hits``."""
+        """The chain's name, the rule's number in it from 1, and the rule, of an entry of ``hits``. KeyError if an update has
+        replaced the chain since."""
         place = bisect_right(self._firsts, gid) - 1
         chain, at = self._sources[place], gid - self._firsts[place]
+        if chain is None:
+            raise KeyError(gid)
         return chain.name, at + 1, chain.rules[at]
 
     def nat(self, argument: int) -> Nat:
@@ -176,14 +303,16 @@ class RuleCompiler:
             self._kept.append(keep)
         return found
 
-    def _scope(self, mapping: Mapping[str, Chain], family: Family) -> tuple[int, int]:
+    def _scope(self, mapping: Mapping[str, Chain], family: Family, table: str) -> tuple[int, int]:
         """Kind and number of the scope for a mapping of chains."""
         if type(mapping) is not dict or len(mapping) > _SMALL:
             if type(mapping) is dict:
                 self._lowerings[family].note_recent(mapping.values())
             declared = getattr(mapping, "scope", None)
             key = ("of", id(mapping)) if declared is None else ("declared", declared)
-            return p.PAGED, self._pages.scope((family, *key), mapping)
+            scope = self._pages.scope((family, *key), mapping)
+            self._tables_of[scope] = family, table
+            return p.PAGED, scope
         names = self._pools.names
         held = tuple(
             sorted((names.number(name), self._chain(chain, family, share=True)) for name, chain in mapping.items())
@@ -197,22 +326,34 @@ class RuleCompiler:
 
     def _chain(self, chain: Chain, family: Family, share: bool = False) -> int:
         """The address of a chain. ``share``: another that compiles to the same words may stand for it."""
-        found = self._compiled.get((id(chain), family))
-        if found is None:
+        found = self._find(chain, family)
+        if not found:
             found = self._compiled[id(chain), family] = self._compile(chain, family, share)
-            self._kept.append(chain)
+            if share:
+                self._kept.append(chain)  # another one may stand for it in ``_sources``
+        return found
+
+    def _find(self, chain: Chain, family: Family) -> int:
+        """The address of a chain that has been compiled, or of one that is equal; 0 if there is none."""
+        found = self._compiled.get((id(chain), family), 0)
+        if not found:
+            for address in self._named.get((chain.name, family), ()):
+                held = self._sources[self._places[address]]
+                if held is not None and held.policy == chain.policy and same_rules(held.rules, chain.rules):
+                    return address
         return found
 
     def _compile(self, chain: Chain, family: Family, share: bool) -> int:
         lower = self._lowerings[family].rule
         policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
         first = self._rules
-        draft = self._blocks.successor(chain, family, lower)
-        lowered = [lower(rule) for rule in chain.rules] if draft is None else draft.lowered
+        long = len(chain.rules) >= FROM
+        draft = self._blocks.successor(chain, family, lower) if long else None
+        lowered = list(map(lower, chain.rules)) if draft is None else draft.lowered
         key = (chain.name, policy, family, tuple(lowered)) if share else None
         if key in self._same:
             return self._same[key]
-        if draft is None and sum([one.pure > 0 for one in lowered]) >= FROM:
+        if long and draft is None and sum([one.pure > 0 for one in lowered]) >= FROM:
             draft = self._blocks.draft(lowered)
         if draft is None:
             number = self._blocks.short(lowered, policy, first)
@@ -220,6 +361,9 @@ class RuleCompiler:
             number = self._blocks.long(chain, family, policy, first, draft)
         if share:
             self._same[key] = number
+        else:
+            self._places[number] = len(self._sources)
+            self._named[chain.name, family] = (*self._named.get((chain.name, family), ()), number)
         self._firsts.append(first)
         self._sources.append(chain)
         self._rules += len(chain.rules)

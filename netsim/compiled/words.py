@@ -1,4 +1,4 @@
-"""The array of 32-bit words that compiled rules live in: it only grows, at its end, by blocks."""
+"""The array of 32-bit words that compiled rules live in: it grows at its end, by blocks; large ones may be given back."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Words:
         self._array: npt.NDArray[np.uint32] = np.zeros(capacity, np.uint32)
         self._written = 16
         self._staged = array("I")
+        self._free: dict[int, list[int]] = {}  # addresses by room
 
     @property
     def end(self) -> int:
@@ -47,6 +48,25 @@ class Words:
         self._staged.frombytes(np.ascontiguousarray(block, np.uint32).tobytes())
         return at
 
+    def reserve(self, words: int) -> int:
+        """The address, on a pair of cache lines, of room for a large block: where one of its kind was given back, or at the
+        end. Nothing is known of what is there."""
+        room = _room(words)
+        held = self._free.get(room)
+        if held:
+            return held.pop()
+        at = self.aligned(2 * LINE)
+        self.add_array(np.zeros(room, np.uint32))
+        return at
+
+    def write(self, at: int, block: npt.NDArray[np.uint32]) -> None:
+        """Fill what was reserved."""
+        self.array[at : at + block.size] = block.reshape(-1)
+
+    def give_back(self, at: int, words: int) -> None:
+        """Nobody reads the block of ``words`` any more that was reserved at ``at``."""
+        self._free.setdefault(_room(words), []).append(at)
+
     @property
     def array(self) -> npt.NDArray[np.uint32]:
         """All words, and zeros behind them. Replaced when it grows."""
@@ -63,3 +83,9 @@ class Words:
             self._written = end
             self._staged = array("I")
         return self._array
+
+
+def _room(words: int) -> int:
+    """Room comes in few sizes, an eighth apart at most, so that a block that grows a little fits where it was."""
+    step = max(2 * LINE, 1 << max(words.bit_length() - 4, 0))
+    return -(-words // step) * step

@@ -151,6 +151,10 @@ class World:
     def has(self, number: int) -> bool:
         return bool(self._namespace[number]["flags"] & PRESENT)
 
+    def visited(self) -> list[str]:
+        """The names of all namespaces that have been added."""
+        return [held.name for held in self.namespaces if held is not None]
+
     def seal(self, number: int) -> None:
         """The namespace has learnt a path MTU: what it sends and forwards is the interpreter's business from now on."""
         self._namespace[number]["flags"] |= SEALED
@@ -180,13 +184,14 @@ class World:
         self.namespaces[number] = namespace
         sysctls = Sysctls(namespace.sysctls)
         row = self._namespace[number]
-        flags = PRESENT
+        flags = PRESENT | int(row["flags"]) & SEALED
         flags |= TRACKS4 * tracks[0] | TRACKS6 * tracks[1]
         flags |= BRIDGE_NF4 * bool(sysctls.number("net.bridge.bridge-nf-call-iptables"))
         flags |= BRIDGE_NF6 * bool(sysctls.number("net.bridge.bridge-nf-call-ip6tables"))
         flags |= OUTSIDE * (namespace.name == "external")
         flags |= LOOSE * timeouts[1] | LIBERAL * timeouts[2]
         row["flags"] = flags
+        row["tables"] = 0
         chains = {family: [0] * 25 for family in Family}
         for (family, table), (its_number, hooks) in tables.items():
             row["tables"][(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = its_number + 1
@@ -203,6 +208,21 @@ class World:
         self._neighbours(namespace.neighbours, mine)
         self._peers(namespace.fdb, mine)
         return number
+
+    # -- generations --------------------------------------------------------------------------------------------------
+    def forget(self, name: str) -> bool:
+        """A namespace is to be added anew as a whole: False if it has not been added so far."""
+        number = self._numbers.get(name, 0)
+        if self.namespaces[number] is None:
+            return False
+        self.namespaces[number] = None
+        self._namespace[number]["flags"] &= SEALED
+        return True
+
+    def retable(self, name: str, family: Family, table: str, number: int) -> None:
+        """A namespace's iptables table goes by another number. Its hooks enter the same chains."""
+        row = self._namespace[self.number(name)]
+        row["tables"][(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = number + 1
 
     def _hook_row(self, chains: tuple[int, ...]) -> int:
         found = self._hook_rows.get(chains)

@@ -11,7 +11,7 @@ import copy
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -31,11 +31,12 @@ from netsim.compiled.names import Names
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
-from netsim.compiled.rule_compiler import RuleCompiler
+from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
 from netsim.compiled.world import IPIP, TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
+from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
 from netsim.datapath.store import MS, FlowStore, outer_state
 from netsim.datapath.supply import Supply
 from netsim.errors import InputError, Problem, UsageError
@@ -100,8 +101,8 @@ class Datapath:
         self.clock = 0  # microseconds: when the last packet was sent
         self.reasons: Counter[str] = Counter()
         self.paths: Counter[str] = Counter()
-        self.interpreted_hits: Counter[tuple[str, str, str, int]] = Counter()
-        self.interpreted_bytes: Counter[tuple[str, str, str, int]] = Counter()
+        self.interpreted_hits: Counter[tuple[str, int, str, str, int]] = Counter()  # by namespace, IP version, table …
+        self.interpreted_bytes: Counter[tuple[str, int, str, str, int]] = Counter()
         self._origins: list[Origin] = []
         self._origin_numbers: dict[Origin, int] = {}
         self._origin_rows = np.zeros((4, 4), np.int64)
@@ -157,6 +158,50 @@ class Datapath:
 
     def namespace_name(self, number: int) -> str | None:
         return self.world.name(number) if number else None
+
+    # -- generations --------------------------------------------------------------------------------------------------
+    def update(self, network: Network) -> None:
+        """Go on in another network, between two batches: the next generation of this one (``Assembled.after``), or any with
+        the same places, whose namespaces are then compared one by one.
+
+        Connections, affinities, the clock and the counters of rules that stay go on. What is decided packet by packet is
+        decided by the new rules from the next packet on; translations that are settled stay settled. Rules in chains that
+        have been written anew count from 0, as ``iptables-restore`` leaves them. UsageError if a namespace that has been
+        visited is gone; the packets of earlier batches cannot be explained any more."""
+        if network is self.network:
+            return
+        renewal = renewal_between(self.network, network, self.world.visited)
+        self._before = None
+        try:
+            renewed = self.supply.renew(network, renewal)
+        except KeyError as missing:
+            raise UsageError(f"the network has no namespace {missing.args[0]} any more") from None
+        self.network = network
+        if renewal.namespaces:  # their devices have other numbers now
+            for place, one in enumerate(self._origins):
+                self._origin_rows[place] = self._origin_row(self.supply.add(one.namespace), one)
+        changes = [*renewed.everywhere, *[one for _, some in renewed.tables.values() for one in some]]
+        replaced = {(int(one.family), one.table, one.old.name) for one in changes if one.old is not None}
+        close_ways(self.store.state, self.rules, replaced, everything=bool(renewal.namespaces))
+        self._forget(renewed.everywhere, None)
+        for (name, _, _), (_, some) in renewed.tables.items():
+            self._forget(some, str(name))
+
+    def _forget(self, changes: Sequence[Change], namespace: str | None) -> None:
+        """Counters of rules and lists of ``-m recent`` that are no more, in one namespace or (None) in all."""
+        gone = {(int(one.family), one.table, one.old.name) for one in changes if one.old is not None}
+        for counts in (self.interpreted_hits, self.interpreted_bytes):
+            for key in [key for key in counts if key[1:4] in gone and namespace in (None, key[0])]:
+                del counts[key]
+        where = None if namespace is None else self.world.number(namespace)
+        if where is not None:  # elsewhere the compiler has given them back
+            self.store.clear_counters(where, [self.rules.rules_of(one.old, one.family) for one in changes if one.old])
+        lists = forgotten_lists(changes)
+        self.recent.forget([self.rules.recent_list(name, family) for family, name in lists], where)
+        for name, held in self.state.namespaces.items():
+            if namespace in (None, name):
+                for _, lost in lists:
+                    held.recent.pop(lost, None)
 
     # -- batches ------------------------------------------------------------------------------------------------------
     def process(self, batch: Batch, *, explainable: bool = False) -> Result:
@@ -353,7 +398,7 @@ class Datapath:
         for hop in (*outcome.hops, *outcome.error_hops):
             for step in hop.steps:
                 if step.kind is StepKind.RULE and step.rule is not None:
-                    key = hop.namespace, str(step.table), str(step.chain), step.rule
+                    key = hop.namespace, outcome.packet.src.version, str(step.table), str(step.chain), step.rule
                     self.interpreted_hits[key] += 1
                     self.interpreted_bytes[key] += length
 
@@ -382,17 +427,18 @@ class Datapath:
         for flow in self.store.flows():
             fold(engine, flow, 0)
             fold(engine, flow, 1)
-        found: dict[tuple[str, str, str, int], tuple[int, int]] = {
-            key: (count, self.interpreted_bytes[key]) for key, count in self.interpreted_hits.items()
-        }
+        found: dict[tuple[str, str, str, int], tuple[int, int]] = {}
+        for key, count in self.interpreted_hits.items():
+            _add(found, (key[0], *key[2:]), count, self.interpreted_bytes[key])
         keys, rows, _ = self.store.counters
         for place in np.flatnonzero(keys).tolist():
-            key, (packets, volume) = int(keys[place]), rows[place].tolist()
-            chain, number, _ = self.rules.rule_of(key & 0xFFFFFFFF)
-            where = key >> 32
-            name = (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number)
-            before = found.get(name, (0, 0))
-            found[name] = (before[0] + packets, before[1] + volume)
+            held, (packets, volume) = int(keys[place]), rows[place].tolist()
+            try:
+                chain, number, _ = self.rules.rule_of(held & 0xFFFFFFFF)
+            except KeyError:
+                continue  # an update has replaced the chain
+            where = held >> 32
+            _add(found, (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number), packets, volume)
         return found
 
     # -- connections --------------------------------------------------------------------------------------------------
@@ -522,6 +568,11 @@ class Datapath:
             assert isinstance(table, JoinedTable)
             found.setdefault(name, []).extend(table.entries())
         return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+
+
+def _add(found: dict[tuple[str, str, str, int], tuple[int, int]], rule: tuple[str, str, str, int], *more: int) -> None:
+    before = found.get(rule, (0, 0))
+    found[rule] = before[0] + more[0], before[1] + more[1]
 
 
 def _seconds(time: Any) -> float:

@@ -8,7 +8,7 @@ so that the kernels leave such packets to it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,14 @@ class FlowStore:
                     at = at + 1 & mask
                 larger.keys[at], larger.rows[at] = key, row
         self.counters = larger
+
+    def clear_counters(self, namespace: int, rules: Iterable[range]) -> None:
+        """Rules of these numbers have not matched in a namespace."""
+        keys, rows, _ = self.counters
+        mine = np.flatnonzero((keys >> np.uint64(32)) & np.uint64(0xFFFFFF) == namespace)
+        numbers = (keys[mine] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        for some in rules:
+            rows[mine[(numbers >= some.start) & (numbers < some.stop)]] = 0
 
     # -- what the interpreter holds -----------------------------------------------------------------------------------
     def note(self, entry: Entry) -> None:

@@ -14,7 +14,7 @@ from netsim.compiled.addresses import Addresses
 from netsim.compiled.fib import FibCompiler
 from netsim.compiled.flows import TIMEOUT_NAMES
 from netsim.compiled.names import Names
-from netsim.compiled.rule_compiler import RuleCompiler
+from netsim.compiled.rule_compiler import Renewed, RuleCompiler
 from netsim.compiled.world import World as Tables
 from netsim.interpreter.ingress import is_multicast_mac
 from netsim.interpreter.neighbours import port_towards, resolve, stations
@@ -22,7 +22,7 @@ from netsim.interpreter.scene import Scene, World
 from netsim.linux.conntrack import TIMEOUTS
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import TABLE_HOOKS
-from netsim.linux.network import Network
+from netsim.linux.network import Network, Renewal
 from netsim.packet.address import Family, IPAddress
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
@@ -70,6 +70,20 @@ class Supply:
             segment_mtus={segment: self.network.segment_mtu(segment) for segment in segments},
         )
         return number
+
+    # -- generations --------------------------------------------------------------------------------------------------
+    def renew(self, network: Network, renewal: Renewal) -> Renewed:
+        """Go on with the next generation of the network. KeyError if a namespace is gone that has been visited."""
+        self.network = self.scenes.network = network
+        renewed = self.rules.renew(renewal)
+        for (name, family, table), (number, _) in renewed.tables.items():
+            self.tables.retable(str(name), family, table, number)
+        again = [name for name in renewal.namespaces if self.tables.forget(name)]
+        if again:  # who answers on the wire may have changed with them
+            self.tables.facts.forget(wd.NEIGHBOUR4, wd.NEIGHBOUR6, wd.PORT, wd.STATION)
+        for name in again:
+            self.add(name)
+        return renewed
 
     # -- facts --------------------------------------------------------------------------------------------------------
     def answer(self, kind: int, number: int, value: int) -> None:

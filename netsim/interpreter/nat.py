@@ -16,6 +16,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from msgspec import structs
+
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import StepKind
 from netsim.interpreter.quoting import requote
@@ -61,12 +63,12 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
         if chosen is None:
             machine.drop(flight, f"{action.kind.value}: the device has no address to use", hook=hook.value)
             return False
-        action = replace(action, low=chosen, high=chosen)
+        action = structs.replace(action, low=chosen, high=chosen)
         if source:
             entry.masquerade_device = flight.skb.oif
     elif action.kind is NatKind.NETMAP:
         mapped = _netmap(current.src if source else current.dst, action)
-        action = replace(action, low=mapped, high=mapped)
+        action = structs.replace(action, low=mapped, high=mapped)
     table = machine.memory(flight).conntrack
     unique = _unique(table, entry, current, action, source, machine.state.now, machine.memory(flight).first_port)
     if unique is None:

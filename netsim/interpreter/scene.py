@@ -134,16 +134,17 @@ def _scene_of(namespace: Namespace) -> Scene:
 
 
 class World:
-    """The network with its scenes."""
+    """The network with its scenes. ``network`` may be replaced by its next generation."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self._scenes: dict[str, Scene] = {}
 
     def scene(self, name: str) -> Scene:
+        namespace = self.network.namespace(name)
         scene = self._scenes.get(name)
-        if scene is None:
-            scene = self._scenes[name] = _scene_of(self.network.namespace(name))
+        if scene is None or scene.namespace is not namespace:
+            scene = self._scenes[name] = _scene_of(namespace)
         return scene
 
     def find(self, name: str) -> Scene | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from netsim.errors import UsageError
 from netsim.kube.objects import EndpointSlice, Node, Pod, Resource, Service
-from netsim.kube.store import Store
+from netsim.kube.store import Event, Store
+
+SERVICE_NAME = "kubernetes.io/service-name"  # the label that says whose a slice is
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Cluster:
         """(namespace, Service name) → its EndpointSlices."""
         found: dict[tuple[str, str], list[EndpointSlice]] = {}
         for item in self.store.typed("EndpointSlice", EndpointSlice):
-            service = item.metadata.labels.get("kubernetes.io/service-name")
+            service = item.metadata.labels.get(SERVICE_NAME)
             if service:
                 found.setdefault((item.namespace, service), []).append(item)
         return {key: tuple(items) for key, items in found.items()}
@@ -86,7 +89,54 @@ class Cluster:
         found: Resource | None = self.store.get("ConfigMap", namespace, name)
         return dict((found.body.get("data") or {}) if found else {})
 
+    def after(self, events: Iterable[Event]) -> Cluster:
+        """The cluster after events of the store that concern Services and EndpointSlices: the other indexes go on as they
+        are. UsageError for an event of another kind."""
+        services, slices = dict(self.services), dict(self.slices)
+        for event in events:
+            changed, gone = event.object, event.type == "DELETED"
+            if isinstance(changed, Service):
+                if gone:
+                    services.pop(changed.key, None)
+                else:
+                    services[changed.key] = changed
+            elif isinstance(changed, EndpointSlice):
+                _take_slice(slices, changed, gone)
+            else:
+                raise UsageError(
+                    f"a {changed.kind} has changed, which changes more than Services: assemble the cluster anew"
+                )
+        new = Cluster(self.store, self.settings, self.assumptions)
+        new.__dict__.update(self.__dict__, services=services, slices=slices)
+        return new
+
     def forget(self) -> None:
         """Drop the indexes after the store has changed."""
         for name in ("nodes", "pods", "services", "slices", "pods_by_ip", "pods_by_node"):
             self.__dict__.pop(name, None)
+
+
+def _take_slice(slices: dict[tuple[str, str], Sequence[EndpointSlice]], changed: EndpointSlice, gone: bool) -> None:
+    service = changed.metadata.labels.get(SERVICE_NAME)
+    key = (changed.namespace, service) if service else None
+    if key is None or not any(one.name == changed.name for one in slices.get(key, ())):
+        # It is new, or was another Service's so far.
+        for other, held in slices.items():
+            if other[0] == changed.namespace and any(one.name == changed.name for one in held):
+                _put_slices(slices, other, [one for one in held if one.name != changed.name])
+                break
+    if key is None:
+        return
+    kept = [changed if one.name == changed.name else one for one in slices.get(key, ())]
+    if changed not in kept:
+        kept.append(changed)
+    _put_slices(slices, key, [one for one in kept if not gone or one.name != changed.name])
+
+
+def _put_slices(
+    slices: dict[tuple[str, str], Sequence[EndpointSlice]], key: tuple[str, str], held: Sequence[EndpointSlice]
+) -> None:
+    if held:
+        slices[key] = tuple(held)
+    else:
+        slices.pop(key, None)

@@ -8,9 +8,10 @@ Namespace names: ``node/NAME``, ``pod/NS/NAME``, ``router/NAME`` (an underlay ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netsim.linux.link import Link
 from netsim.linux.route import Address, FdbEntry, Neighbour, Route, RoutingRule
@@ -43,6 +44,22 @@ class Namespace:
     rulesets: Mapping[Family, Ruleset] = field(default_factory=dict)
     ipsets: Mapping[str, IpSet] = field(default_factory=dict)
     node: str | None = None  # the node this namespace lives on
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """What distinguishes a network from the one ``before``, of which it is the next generation.
+
+    ``namespaces``: those to be derived anew as a whole. ``chains`` says of a mapping of chains that are derived on look-up,
+    in any other namespace, what it has become; and which names mean something else there than in its second argument, a
+    mapping of the generation before with the same scope (the first may be older). The same mapping and no names where
+    nothing has changed. ``alike``: mappings whose ``scope`` was equal have become equal ones.
+    """
+
+    before: weakref.ref[Network]
+    namespaces: Collection[str]
+    chains: Callable[[Any, Any], tuple[Any, Collection[str]]]
+    alike: bool
 
 
 class Network(Protocol):

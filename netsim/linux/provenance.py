@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from netsim.errors import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True, gc=False):
     """``because`` is one phrase for a reader ("Service shop/cart:http, endpoint 10.244.2.7:8080")."""
 
     because: str

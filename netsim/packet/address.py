@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from socket import AF_INET, inet_pton
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -29,12 +31,18 @@ class Family(enum.IntEnum):
 @lru_cache(maxsize=1 << 18)
 def ip(text: str) -> IPAddress:
     """The address written as ``text``; ValueError if it is none."""
-    return ipaddress.ip_address(text)
+    try:
+        return IPv4Address(int.from_bytes(inet_pton(AF_INET, text), "big"))  # what most are, in a tenth of the time
+    except (OSError, ValueError):
+        return ipaddress.ip_address(text)
 
 
 @lru_cache(maxsize=1 << 18)
 def network(text: str) -> IPNetwork:
     """The prefix written as ``text`` (a bare address is a host prefix); host bits are masked off, as the kernel does."""
+    if "/" not in text and ":" not in text:
+        with suppress(ValueError):
+            return host_network(ip(text))
     return ipaddress.ip_network(text, strict=False)
 
 

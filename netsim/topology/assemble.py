@@ -10,22 +10,24 @@ jump comes behind kube-proxy's, and portmap, which inserts, comes before both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import weakref
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from netsim.backends import CniPlugin, Plugin
+from netsim.backends import CniPlugin, Plugin, RenewablePlugin
 from netsim.errors import UsageError
 from netsim.kube import control
-from netsim.kube.cluster import Cluster, Settings
-from netsim.kube.objects import Pod
-from netsim.kube.store import Store
+from netsim.kube.cluster import SERVICE_NAME, Cluster, Settings
+from netsim.kube.objects import EndpointSlice, Pod
+from netsim.kube.store import Event, Store
 from netsim.linux.builder import NamespaceBuilder
 from netsim.linux.link import Link
-from netsim.linux.network import Namespace
+from netsim.linux.network import Namespace, Renewal
 from netsim.packet.address import IPAddress, IPInterface
 from netsim.topology import outside
-from netsim.topology.balancers import Balancers
+from netsim.topology.balancers import Balancers, reaches_outside
 from netsim.topology.choice import Choice, choose
 from netsim.topology.underlay import EXTERNAL, OUTSIDE, ROUTER, WAN, Topology, loopback
 
@@ -50,7 +52,9 @@ class LazyNetwork:
         self.balancers = Balancers(cluster, topology)
         self.proxy = proxy
         self.cni = cni
+        self.renewal: Renewal | None = None
         self._made: dict[str, Namespace] = {}
+        self._pods: dict[str, Namespace] = {}  # all generations hold the same ones
         self._stations: dict[str, Mapping[str, tuple[str, str]]] = {}
         self._external: tuple[IPAddress, ...] = ()
         if external is not None:
@@ -83,9 +87,10 @@ class LazyNetwork:
 
     # -- namespaces ---------------------------------------------------------------------------------------------------
     def namespace(self, name: str) -> Namespace:
-        made = self._made.get(name)
+        held = self._pods if name.startswith("pod/") else self._made
+        made = held.get(name)
         if made is None:
-            made = self._made[name] = self._make(name)
+            made = held[name] = self._make(name)
         return made
 
     def _make(self, name: str) -> Namespace:
@@ -120,6 +125,27 @@ class LazyNetwork:
         builder.links.append(loopback())
         self.cni.build_pod(pod, builder)
         return builder.build()
+
+    # -- generations --------------------------------------------------------------------------------------------------
+    def after(self, cluster: Cluster, services: Collection[tuple[str, str]]) -> LazyNetwork:
+        """The network of ``cluster``, in which Services of these names, or their EndpointSlices, differ. UsageError if the
+        proxy plug-in cannot take changes over."""
+        if not isinstance(self.proxy, RenewablePlugin):
+            raise UsageError("this mode of kube-proxy cannot take over changed Services: assemble the cluster anew")
+        proxy = self.proxy.updated(cluster, services)
+        new = copy.copy(self)
+        new.cluster, new.proxy, new._made = cluster, proxy, {}
+        beyond: tuple[str, ...] = ()
+        if any(reaches_outside(held.services.get(key)) for held in (self.cluster, cluster) for key in services):
+            new.balancers = Balancers(cluster, self.topology)
+            new._stations = {}
+            new.__dict__.pop("_outside", None)
+            beyond = tuple([name for name in (ROUTER, EXTERNAL) if self.namespace(name) != new.namespace(name)])
+        for name in (ROUTER, EXTERNAL):
+            if name in self._made and name not in beyond:
+                new._made[name] = self._made[name]
+        new.renewal = Renewal(weakref.ref(self), beyond, proxy.renewed, proxy.alike)
+        return new
 
     # -- L2 -----------------------------------------------------------------------------------------------------------
     def on_segment(self, segment: str, address: IPAddress) -> tuple[str, str] | None:
@@ -183,6 +209,14 @@ class Assembled:
     def cni(self) -> CniPlugin:
         return self.network.cni
 
+    def after(self, events: Iterable[Event]) -> Assembled:
+        """The cluster after events of its store that concern Services and EndpointSlices, as a watch tells them. What they
+        do not touch goes on as it is; ``Datapath.update`` takes the network over. UsageError for events of another kind."""
+        events = tuple(events)
+        cluster = self.cluster.after(events)
+        services = {key for event in events for key in _services_of(event, self.cluster)}
+        return Assembled(cluster, self.network.after(cluster, services), self.choice)
+
     def namespace_of(self, pod: Pod) -> str:
         """The network namespace that a pod's processes see."""
         return f"node/{pod.spec.node_name}" if pod.spec.host_network else f"pod/{pod.namespace}/{pod.name}"
@@ -195,6 +229,21 @@ class Assembled:
                 if pod.spec.host_network and _declares(pod, port):
                     return f"pod/{pod.namespace}/{pod.name}"
         return namespace
+
+
+def _services_of(event: Event, before: Cluster) -> Iterator[tuple[str, str]]:
+    """The Services that an event is about: a slice may have been another one's."""
+    changed = event.object
+    if not isinstance(changed, EndpointSlice):
+        yield changed.key
+        return
+    service = changed.metadata.labels.get(SERVICE_NAME)
+    if service:
+        yield changed.namespace, service
+    if not service or all(one.name != changed.name for one in before.slices.get((changed.namespace, service), ())):
+        for key, held in before.slices.items():
+            if key[0] == changed.namespace and any(one.name == changed.name for one in held):
+                yield key
 
 
 def _declares(pod: Pod, port: int) -> bool:

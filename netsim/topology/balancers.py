@@ -47,7 +47,7 @@ class Balancers:
     @cached_property
     def services(self) -> dict[IPAddress, Service]:
         """Address → the first Service by name that has it. A node's own address is the node's."""
-        having = [s for s in self.cluster.services.values() if s.spec.external_ips or s.status.load_balancer.ingress]
+        having = [s for s in self.cluster.services.values() if reaches_outside(s)]
         found: dict[IPAddress, Service] = {}
         for service in sorted(having, key=lambda s: s.key):
             ingress = (i.ip for i in service.status.load_balancer.ingress if i.ip)
@@ -128,6 +128,11 @@ class Balancers:
             yield f"{first_lost} of Service {name}{more} reaches no node: none is ready for it"
         if self.translated:
             yield "nodes' ExternalIPs are translated one to one on the way in and out, as clouds do"
+
+
+def reaches_outside(service: Service | None) -> bool:
+    """Has it addresses that the network outside the nodes must know of?"""
+    return service is not None and bool(service.spec.external_ips or service.status.load_balancer.ingress)
 
 
 def is_ready(node: Node) -> bool:

@@ -152,8 +152,8 @@ class ClusterWorld:
     """Conversations of everybody with everything: pods, nodes and a host outside as senders; Services by all their
     addresses and node ports, pods, nodes and the outside as targets."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        made = _made(name)
+    def __init__(self, name: str, seed: int, made: Assembled | None = None) -> None:
+        made = made or _made(name)
         self.rng = Random(f"{name}/{seed}")
         self.network: Network = made.network
         senders = [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Literal
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 from netsim.backends import Underlay
 from netsim.errors import Problem, UnsupportedError
@@ -13,8 +13,10 @@ from netsim.linux.builder import NamespaceBuilder
 from netsim.packet.address import Family, IPAddress
 from netsim_backends.kube_proxy.config import ProxyConfig, find_document, read_config
 from netsim_backends.kube_proxy.iptables_fixed import write_hooks, write_sysctls
-from netsim_backends.kube_proxy.iptables_proxier import LazyChains, NodeProxier, Proxier
+from netsim_backends.kube_proxy.iptables_node import LazyChains, NodeProxier
+from netsim_backends.kube_proxy.iptables_proxier import Proxier
 from netsim_backends.kube_proxy.kubelet import kubelet_chains
+from netsim_backends.kube_proxy.local_traffic import node_view
 
 NFACCT_SINCE = (1, 32)
 _MILLI = re.compile(r"(\d+)m")
@@ -23,11 +25,25 @@ _MILLI = re.compile(r"(\d+)m")
 class IptablesPlugin:
     """kube-proxy on every node of one cluster; both families run on every node, as they do on a kernel with both."""
 
-    def __init__(self, cluster: Cluster, config: ProxyConfig, nfacct: bool) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        config: ProxyConfig,
+        nfacct: bool,
+        before: tuple[IptablesPlugin, Collection[tuple[str, str]]] | None = None,
+    ) -> None:
         self.cluster = cluster
         self.config = config
         self.nfacct = nfacct
-        self.proxiers = {family: Proxier(cluster, config, family, nfacct) for family in Family}
+        self._followers: dict[Proxier, Proxier] = {}  # by those of the generation before
+        self._renewed: dict[Hashable, tuple[NodeProxier, Mapping[str, Collection[str]]]] = {}
+        if before is None:
+            self.proxiers = {family: Proxier(cluster, config, family, nfacct) for family in Family}
+        else:
+            plugin, services = before
+            self.proxiers = {family: one.updated(cluster, services) for family, one in plugin.proxiers.items()}
+            pairs = [(plugin.proxiers[family], new) for family, new in self.proxiers.items()]
+            self._followers = {old: new for old, new in pairs if new is not old}
 
     def build_node(self, node: str, builder: NamespaceBuilder) -> None:
         """The kubelet's chains, kube-proxy's own, and the sysctls that kube-proxy sets."""
@@ -35,7 +51,7 @@ class IptablesPlugin:
         for family, proxier in self.proxiers.items():
             kubelet_chains(builder, family)
             write_hooks(builder, family, martians=proxier.localhost_node_ports)
-            chains = proxier.node(node, held)
+            chains = self.node_proxier(node, family, held)
             tables = builder.tables(family)
             for table in ("filter", "nat"):
                 tables.lazy(table, LazyChains(table, chains))
@@ -44,7 +60,38 @@ class IptablesPlugin:
 
     def node_proxier(self, node: str, family: Family, addresses: Iterable[IPAddress] = ()) -> NodeProxier:
         """``addresses``: those on the node's interfaces that its Node object does not state."""
-        return self.proxiers[family].node(node, addresses)
+        return NodeProxier(self.proxiers[family], node_view(self.cluster, self.config, node, family, addresses))
+
+    # -- generations -----------------------------------------------------------------------------------------------------
+    def updated(self, cluster: Cluster, services: Collection[tuple[str, str]]) -> IptablesPlugin:
+        """The plug-in for ``cluster``, which is this one's with other Services, or EndpointSlices of Services, of these
+        names. InputError as from ``configure``."""
+        return IptablesPlugin(cluster, self.config, self.nfacct, (self, services))
+
+    def renewed(self, chains: Any, before: Any) -> tuple[Any, Collection[str]]:
+        """What ``chains`` of some node, of any generation, have become, and which names mean something else in them than in
+        ``before``, of the generation before; ``chains`` itself if they are none of ours, or nothing has changed."""
+        if not isinstance(chains, LazyChains) or not isinstance(before, LazyChains):
+            return chains, ()
+        proxier = self._followers.get(before.node.proxier)
+        if proxier is None:
+            return chains, ()
+        node = before.node.updated(proxier, chains.node.node)
+        key = before.node, node.sees
+        if key not in self._renewed:
+            self._renewed[key] = node, before.node.differing(node)
+        node, names = self._renewed[key]
+        return LazyChains(chains.table, node), names[chains.table]
+
+    @property
+    def alike(self) -> bool:
+        """Not if nodes see one of the Services in their own ways."""
+        return not any(
+            key in side.specific or key in side.ranged
+            for old, new in self._followers.items()
+            for side in (old, new)
+            for key in new.changed
+        )
 
     def _cores(self, node: str) -> int:
         """CPUs by the Node's capacity; 1 where it states none."""

@@ -8,9 +8,10 @@ are rare are read by the ordinary parser; a property test holds the others to it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from netsim.linux.netfilter import registry
 from netsim.linux.netfilter import text as netfilter
@@ -18,15 +19,16 @@ from netsim.linux.netfilter.arguments import Arguments, Option
 from netsim.linux.netfilter.base import Match
 from netsim.linux.netfilter.protocols import protocol_number
 from netsim.linux.netfilter.rule import Rule
+from netsim.linux.netfilter.target.dnat import Dnat
 from netsim.linux.provenance import Provenance
-from netsim.packet.address import Family, network
+from netsim.packet.address import Family, ip, network
 
-_HEADER = tuple(f.name for f in fields(Rule) if f.name not in ("matches", "counters", "provenance"))
+_HEADER = tuple(name for name in Rule.__struct_fields__ if name not in ("matches", "counters", "provenance"))
 _DEFAULTS = Rule()
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True, gc=False):
     """``text`` in restore form; the fields of the rule's header and target, and the matches, that it sets."""
 
     text: str
@@ -34,7 +36,7 @@ class Part(NamedTuple):
     matches: tuple[Match, ...] = ()
 
 
-class Line(NamedTuple):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """``-A chain parts…`` in ``table``."""
 
     table: str
@@ -47,12 +49,12 @@ class Line(NamedTuple):
         return f"-A {self.chain} {' '.join([part.text for part in self.parts])}"
 
     def rule(self) -> Rule:
-        header: dict[str, Any] = {}
+        fields: dict[str, Any] = {"provenance": self.provenance}
         matches: tuple[Match, ...] = ()
         for part in self.parts:
-            header.update(part.header)
+            fields |= part.header
             matches += part.matches
-        return Rule(**header, matches=matches, provenance=self.provenance)
+        return Rule(matches=matches, **fields)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -70,11 +72,6 @@ def _match(name: str, family: Family, *options: tuple[str, str] | tuple[str]) ->
     return kind.parse(Arguments(name, family, [Option(word[0], word[1:]) for word in options]))
 
 
-@lru_cache(maxsize=1 << 12)
-def _any_port(protocol: str, family: Family) -> Match:
-    return _match(protocol, family)
-
-
 @lru_cache(maxsize=1 << 14)
 def _to_port(protocol: str, port: int, family: Family) -> Match:
     return _match(protocol, family, ("--dport", str(port)))
@@ -84,6 +81,12 @@ def comment(text: str, family: Family) -> Part:
     """Quoted where it holds a blank, as kube-proxy does; ``ns/svc:port`` alone stays bare."""
     shown = f'"{text}"' if " " in text else text
     return Part(f"-m comment --comment {shown}", _NOTHING, (_match("comment", family, ("--comment", text)),))
+
+
+@lru_cache(maxsize=1 << 12)
+def one_of(left: int, family: Family) -> Part:
+    """True for one packet in ``left``."""
+    return option(f"-m statistic --mode random --probability {1 / left:.10f}", family)
 
 
 def jump(chain: str) -> Part:
@@ -116,10 +119,14 @@ def remember(name: str, family: Family) -> Part:
     return Part(f"-m recent --name {name} --set", _NOTHING, (_match("recent", family, ("--name", name), ("--set",)),))
 
 
-def dnat(protocol: str, endpoint: str, family: Family) -> Part:
-    """``endpoint`` is ``10.0.0.1:80`` or ``[fd00::1]:80``."""
-    kind = registry.target("DNAT")
-    assert kind is not None
-    target = kind.parse(Arguments("DNAT", family, [Option("--to-destination", (endpoint,))]))
-    text = f"-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}"
-    return Part(text, {"protocol": protocol_number(protocol), "target": target}, (_any_port(protocol, family),))
+@lru_cache(maxsize=16)
+def _dnat_protocol(protocol: str, family: Family) -> tuple[int, tuple[Match, ...]]:
+    return protocol_number(protocol), (_match(protocol, family),)
+
+
+def dnat(protocol: str, address: str, port: int, endpoint: str, family: Family) -> Part:
+    """``endpoint`` is ``address`` and ``port`` as one text: ``10.0.0.1:80`` or ``[fd00::1]:80``."""
+    number, matches = _dnat_protocol(protocol, family)
+    to = ip(address)
+    header = {"protocol": number, "target": Dnat(to, to, port, port)}
+    return Part(f"-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}", header, matches)

@@ -25,6 +25,7 @@ from netsim_backends.kube_proxy.iptables_line import (
     comment,
     dnat,
     jump,
+    one_of,
     option,
     remember,
     remembered,
@@ -221,7 +222,8 @@ def own_lines(
     if view.uses_local_chain:
         yield from balancing(view.port, dialect, view.local_chain, view.choice.local)
     for endpoint in view.choice.reachable:
-        yield from endpoint_lines(view.port, dialect, endpoint)
+        name = names.endpoint_chain(view.port.name, view.port.protocol, endpoint.name)
+        yield from endpoint_lines(view.port, dialect, name, endpoint)
 
 
 def internal_masquerade(view: ServiceView, dialect: Dialect, detector: LocalDetector | None) -> Iterator[Line]:
@@ -288,19 +290,19 @@ def balancing(port: ServicePort, dialect: Dialect, chain: str, endpoints: Sequen
             recent = remembered(target, port.affinity, family)
             yield Line("nat", chain, (*text, recent, jump(target)), because)
     for left, (target, text, because) in zip(range(len(targets), 0, -1), targets):
-        draw = (option(f"-m statistic --mode random --probability {1 / left:.10f}", family),) if left > 1 else ()
+        draw = (one_of(left, family),) if left > 1 else ()
         yield Line("nat", chain, (*text, *draw, jump(target)), because)
 
 
-def endpoint_lines(port: ServicePort, dialect: Dialect, endpoint: Endpoint) -> Iterator[Line]:
-    """Hairpin traffic is masqueraded, all is translated."""
-    family, protocol = dialect.family, port.protocol
-    chain = names.endpoint_chain(port.name, protocol, endpoint.name)
+def endpoint_lines(port: ServicePort, dialect: Dialect, chain: str, endpoint: Endpoint) -> Iterator[Line]:
+    """Hairpin traffic is masqueraded, all is translated. ``chain``: the endpoint's."""
+    family = dialect.family
     text = (comment(port.name, family),) if dialect.endpoint_comments else ()
     because = endpoint_provenance(port, endpoint)
     yield Line("nat", chain, (*text, source(endpoint.ip), jump(MARK_MASQ)), because)
     recent = (remember(chain, family),) if port.affinity is not None else ()
-    yield Line("nat", chain, (*text, *recent, dnat(protocol, endpoint.name, family)), because)
+    translate = dnat(port.protocol, endpoint.ip, endpoint.port, endpoint.name, family)
+    yield Line("nat", chain, (*text, *recent, translate), because)
 
 
 def endpoint_provenance(port: ServicePort, endpoint: Endpoint) -> Provenance:

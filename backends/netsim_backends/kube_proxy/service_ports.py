@@ -20,7 +20,7 @@ OTHER_PROXY_LABELS = ("service.kubernetes.io/service-proxy-name", "service.kuber
 DEFAULT_AFFINITY_SECONDS = 10800
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ServicePort:
     """One port of one Service in one family; addresses are canonical text.
 
@@ -44,6 +44,11 @@ class ServicePort:
     health_check_port: int = 0
     affinity: int | None = None
     source: Source | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells service ports apart, and their order in all rules."""
+        return self.name, self.protocol
 
     @cached_property
     def hash(self) -> str:

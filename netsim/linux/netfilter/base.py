@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+import msgspec
+
 from netsim.packet.address import Family, IPAddress
 from netsim.packet.model import Packet
 
@@ -155,8 +157,7 @@ class NatKind(enum.StrEnum):
     NETMAP = "NETMAP"
 
 
-@dataclass(frozen=True, slots=True)
-class Nat:
+class Nat(msgspec.Struct, frozen=True, gc=False):
     """Set up a translation; None leaves that part to the kernel's choice. Ends the walk of the nat table."""
 
     kind: NatKind

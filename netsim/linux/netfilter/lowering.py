@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from netsim.packet.codec import wire_length
 from netsim.packet.model import Icmp, Tcp
 
@@ -69,8 +71,7 @@ class Opaque:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True):
     """A target's effect: ``mark``/``ct_mark`` with (clear mask, xor), or ``verdict``, ``nat``, ``reject``, ``notrack`` …"""
 
     kind: str
