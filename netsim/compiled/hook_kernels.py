@@ -20,9 +20,10 @@ from netsim.compiled.jit import Int, kernel
 from netsim.compiled.tracking_kernels import bail, confirm, fault, set_state, settle, track, translate, wants_nat
 from netsim.compiled.unit import unit
 from netsim.compiled.units import address_type, fib_lookup, walk
-from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY
+from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY, SECURITY_LATE4, SECURITY_LATE6
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+_EVERYBODY = 0xFFFFFFFF  # the handle of 255.255.255.255
 
 
 @kernel
@@ -79,6 +80,8 @@ def decided(x: Any) -> None:
 def reroute(e: Any, x: Any) -> Int:
     """A route for a packet made here (``ip_route_output_key``, ``ip_route_me_harder``)."""
     r, j = x.r, x.j
+    if r[rg.FAMILY] == 4 and r[rg.DST] == _EVERYBODY:
+        return bail(x, jn.R_ROUTE)  # not what routes say (``egress.to_everybody``)
     kind = fib_lookup(
         e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.DST]), np.int64(r[rg.SRC]), np.int64(0),
         j[jn.ONLY_OIF], np.int64(r[rg.MARK]), np.int64(1), x.out,
@@ -146,10 +149,18 @@ def _mangle(e: Any, x: Any, hook: Int) -> Int:
     return end
 
 
+@kernel
+def _security_late(e: Any, x: Any) -> bool:
+    """Table security is iptables-nft's, which comes behind source translation at INPUT."""
+    late = SECURITY_LATE6 if x.r[rg.FAMILY] == 6 else SECURITY_LATE4
+    return bool(e.w.namespace[x.j[jn.NS]]["flags"] & late)
+
+
 @unit
 def run_hook(e: Any, x: Any, hook: Int) -> Int:
     """GO_ON, ENDED, BAILED or FAULTED."""
     end = 0
+    late = hook == INPUT and _security_late(e, x)
     if hook == PREROUTING or hook == OUTPUT:
         end = raw(e, x, hook)
         if end == 0:
@@ -161,11 +172,13 @@ def run_hook(e: Any, x: Any, hook: Int) -> Int:
     if hook == INPUT or hook == FORWARD or hook == OUTPUT:
         if end == 0:
             end = walk_table(e, x, hook, FILTER)
-        if end == 0:
+        if end == 0 and not late:
             end = walk_table(e, x, hook, SECURITY)
     if hook == INPUT or hook == POSTROUTING:
         if end == 0:
             end = nat(e, x, hook, 1)
+        if end == 0 and late:
+            end = walk_table(e, x, hook, SECURITY)
         if end == 0:
             end = confirm(e, x)
     return end & 0xFF

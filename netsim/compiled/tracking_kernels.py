@@ -265,6 +265,8 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         return bail(x, jn.R_NAT)
     chosen = np.int64(act["low"])
     if kind == NAT_MASQUERADE:
+        if r[rg.FAMILY] == 4 and stop["out_src"] == 0:
+            return bail(x, jn.R_NAT)  # 0.0.0.0 is left alone
         near = j[jn.ROUTE_GATEWAY] if j[jn.ROUTED] and j[jn.ROUTE_GATEWAY] >= 0 else np.int64(r[rg.DST])
         chosen = select_source(e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.OIF]), near, x.out)
         if chosen < 0:

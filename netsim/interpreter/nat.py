@@ -53,6 +53,9 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
     if entry.confirmed:
         return True  # too late
     current = entry.reply.inverted()
+    nobody = flight.family is Family.IPV4 and entry.original.src.is_unspecified
+    if action is not None and action.kind is NatKind.MASQUERADE and nobody:
+        action = None  # nf_nat_masquerade_ipv4 leaves alone what a host without an address sends
     if action is None:
         address = current.src if source else current.dst
         action = Nat(NatKind.SNAT if source else NatKind.DNAT, address, address)

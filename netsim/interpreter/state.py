@@ -26,6 +26,9 @@ class NamespaceState:
     ident: int = 0
     first_port: int | None = None  # where a search for a free port starts, for the kernel's random number
     path_mtu: dict[IPAddress, int] = field(default_factory=dict)
+    told: dict[IPAddress, tuple[float, float]] = field(
+        default_factory=dict
+    )  # replies.tells: (allowance, when) by sender
     fragments: dict[FragmentKey, list[Packet]] = field(default_factory=dict)
 
     def copy(self) -> NamespaceState:
@@ -38,6 +41,7 @@ class NamespaceState:
             self.ident,
             self.first_port,
             dict(self.path_mtu),
+            dict(self.told),
             {key: list(value) for key, value in self.fragments.items()},
         )
 
