@@ -72,7 +72,7 @@ class Lab:
             run("bridge", "-batch", "-", given="".join(_fdb(router)))
             _write_sysctls(router, own=True)
             self._listen(family)
-            _wait_for_carriers()
+            _wait_for_carriers([link.name for link in router.links])
             if family is Family.IPV6:
                 _wait_for_listener_reports(router)
             _load(case)
@@ -197,14 +197,16 @@ def _up(device: str) -> None:
         fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", device.encode(), flags))  # SIOCSIFFLAGS
 
 
-def _wait_for_carriers() -> None:
+def _wait_for_carriers(devices: list[str]) -> None:
     """The first end of a veth pair to go up has a queue, and is a port in forwarding state, only when a kernel thread
-    (linkwatch) has seen the other end; what comes before is lost."""
-    end = time.monotonic() + 5
+    (linkwatch) has seen the other end, and the bridge only when it has seen that; what comes before is lost."""
+    end = time.monotonic() + 10
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        while time.monotonic() < end and not all(_flags(control, device) & _RUNNING for device in DEVICES):
+        while not all(_flags(control, device) & _RUNNING for device in devices):
+            if time.monotonic() > end:
+                raise RuntimeError(f"not all of {', '.join(devices)} have a carrier")
             time.sleep(0.001)
-    for device in DEVICES:
+    for device in devices:
         _up(device)  # for its lock: the thread holds it until it is done with the device
 
 
