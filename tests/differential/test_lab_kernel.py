@@ -130,6 +130,11 @@ def test_pods_answer_with_the_peer_they_saw(tmp_path: Path) -> None:
         said = _lab(tmp_path, "exec", "pod/shop/web-0", "--", "bash", "-c", "cat < /dev/tcp/10.96.3.7/80")
         assert '"peer": ["10.244.2.7", ' in said.stdout, said.stderr
         assert "pod/shop/cart-" in said.stdout
+        (listed,) = json.loads(_lab(tmp_path, "list", "-o", "json").stdout)["labs"]
+        assert listed == {"id": "talk", "state": "up", "kernel": "host"}
+        nobody = _lab(tmp_path, "exec", "pod/shop/wev-0", "--", "true")
+        assert nobody.returncode == 2
+        assert "pod/shop/wev-0: is not in lab talk; did you mean pod/shop/web-0" in nobody.stderr
     finally:
         assert _lab(tmp_path, "down", "--all").returncode == 0
 
