@@ -8,6 +8,7 @@ from netsim.interpreter import egress
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import IcmpError
 from netsim.interpreter.tracking import attach, settings
+from netsim.linux.conntrack import after
 from netsim.linux.netfilter.base import KERNEL, CtState, Skb
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family, IPAddress, ip
@@ -49,7 +50,7 @@ def tells(machine: Machine, flight: Flight) -> bool:
         return True
     told, now = machine.memory(flight).told, machine.state.now
     allowance, then = told.get(flight.packet.src, (_ERROR_BURST, now))
-    allowance = min(allowance + now - then, _ERROR_BURST)
+    allowance = min(after(allowance, now - then), _ERROR_BURST)
     enough = allowance >= _ERROR_COST
     told[flight.packet.src] = allowance - _ERROR_COST * enough, now
     return enough
@@ -150,7 +151,7 @@ def _reset(machine: Machine, flight: Flight) -> None:
         return
     entry = flight.skb.ct
     if entry is not None and entry.confirmed and entry.tcp is not None:  # nf_conntrack_tcp_set_closing
-        entry.tcp.code, entry.expires = "CL", machine.state.now + settings(flight).timeout("tcp_timeout_close")
+        entry.tcp.code, entry.expires = "CL", after(machine.state.now, settings(flight).timeout("tcp_timeout_close"))
     message = Packet(packet.dst, packet.src, Proto.TCP, reset, dont_fragment=True)
     record = IcmpError(-1, 0, "tcp-reset", packet.dst, message, False)
     port = flight.scene.link(flight.skb.physin)
