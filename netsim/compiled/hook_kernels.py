@@ -121,6 +121,9 @@ def nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
     number = e.w.namespace[j[jn.NS]]["tables"][NAT_TABLE + (5 if r[rg.FAMILY] == 6 else 0)]
     if number == 0 or j[jn.CT] == 0:
         return 0
+    stop = x.stops[j[jn.CT] - 1]
+    if hook == POSTROUTING and stop["masquerade"] and stop["masquerade"] != r[rg.OIF] and not stop["found"] & 1:
+        return bail(x, jn.R_NAT)  # masqueraded for another device: ``nat.leaves_elsewhere``
     if wants_nat(x, source):
         end = walk_table(e, x, hook, NAT_TABLE)
         if end & 0xFF:

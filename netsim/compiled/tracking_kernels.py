@@ -179,6 +179,7 @@ def track(e: Any, x: Any) -> Int:
             stop["asked"] = 3
             if cold["nat_at"] < cold["count"] and cold["ns"][cold["nat_at"]] == ns:
                 stop["status"] = hot["status"] & (fl.SNAT | fl.DNAT)
+                stop["masquerade"] = cold["masquerade"]
                 if direction:
                     stop["out_src"], stop["out_dst"] = hot["s0_dst"], hot["s0_src"]
                     stop["out_ports"] = inverted_ports(proto, np.int64(hot["s0_ports"]))

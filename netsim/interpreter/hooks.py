@@ -116,6 +116,8 @@ def _table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
 def _nat_table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
     if flight.skb.ct is None:
         return True
+    if hook is Hook.POSTROUTING and nat.leaves_elsewhere(machine, flight):
+        return False
     destination = flight.packet.dst
     if nat.wants_table(flight, hook):
         ended, step = _walk(machine, flight, hook, table)

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Protocol
 
 from netsim.interpreter import Outcome, State, trace
@@ -211,17 +212,18 @@ def check(case: Case, kernel: Kernel, memory: Memory | None = None) -> int:
 
 def _told(case: Case, probe: Probe, state: State, outcomes: list[Outcome], got: list[str]) -> list[Outcome]:
     """The outcomes that the kernel's story tells. Where the kernel took a port at random, the search for a free one is
-    started there, and must then end there."""
+    started there, and must then end there; a packet and the tunnel's around it may each take one."""
     found = [outcome for outcome in outcomes if story(outcome) == got]
     if found:
         return found
-    for port in sorted({int(found) for line in got for found in re.findall(r"(?:sport|dport|id)=(\d+)", line)}):
+    seen = sorted({int(found) for line in got for found in re.findall(r"(?:sport|dport|id)=(\d+)", line)})
+    for ports in (*product(seen), *product(seen, repeat=2)):
         begun = state.copy()
-        begun.of("R").first_port = port
+        begun.of("R").first_ports = list(ports)
         for outcome in trace(case.network, probe.origin(), probe.packet, state=begun, only="R"):
             if story(outcome) == got:
                 assert isinstance(outcome.state, State)
-                outcome.state.of("R").first_port = None
+                outcome.state.of("R").first_ports = []
                 return [outcome]
     return []
 
