@@ -23,6 +23,7 @@ from netsim.compiled.units import address_type, fib_lookup, walk
 from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY, SECURITY_LATE4, SECURITY_LATE6
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+_LOOPBACK = 127  # the first byte of such addresses' handles
 _EVERYBODY = 0xFFFFFFFF  # the handle of 255.255.255.255
 
 
@@ -86,6 +87,8 @@ def reroute(e: Any, x: Any) -> Int:
         e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.DST]), np.int64(r[rg.SRC]), np.int64(0),
         j[jn.ONLY_OIF], np.int64(r[rg.MARK]), np.int64(1), x.out,
     )  # fmt: skip
+    if kind == UNICAST and r[rg.FAMILY] == 4 and r[rg.SRC] >> 24 == _LOOPBACK:
+        return bail(x, jn.R_ROUTE)  # it may not leave (``egress._loopback_leaves``)
     if kind == UNICAST or kind == LOCAL:
         j[jn.ROUTED] = 1
         j[jn.ROUTE_TYPE] = kind

@@ -75,7 +75,7 @@ def to_everybody(scene: Scene, src: IPAddress) -> FibResult:
 
 def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
     if found.ok:
-        return True
+        return not _loopback_leaves(machine, flight, found)
     error = {RouteType.PROHIBIT: "EACCES", RouteType.UNREACHABLE: "EHOSTUNREACH", RouteType.BLACKHOLE: "EINVAL"}
     if found.route is None:
         error[RouteType.UNREACHABLE] = "ENETUNREACH"  # a rule says so, no route: fib4_rule_action, fib6_rule_action
@@ -84,6 +84,18 @@ def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
     text = f"{lookup_text(flight.packet.dst, found)}: {name}"
     machine.drop(flight, text, UNREACHABLE, provenance=provenance)
     return False
+
+
+def _loopback_leaves(machine: Machine, flight: Flight, found: FibResult) -> bool:
+    """Nothing from 127.0.0.0/8 is routed to another device than lo unless that one's route_localnet says so
+    (``__mkroute_output``)."""
+    src, device = flight.packet.src, _device(found)
+    if src.version == 6 or not src.is_loopback or device in (None, "lo"):
+        return False
+    if flight.scene.sysctls.device("route_localnet", device):
+        return False
+    machine.drop(flight, f"{src} does not leave by {device} (route_localnet=0): EINVAL", UNREACHABLE)
+    return True
 
 
 def _take(machine: Machine, flight: Flight, found: FibResult) -> None:

@@ -270,3 +270,14 @@ def test_a_syn_without_options_keeps_the_scale_of_an_earlier_one() -> None:
     assert (side.scale, side.scales) == (7, True)
     side.begin(replace(scaled, options=b"\x02\x04\x05\xb4", seq=9), Side(), False)
     assert (side.scale, side.scales) == (0, False)
+
+
+def test_loopback_addresses_leave_only_where_route_localnet_says_so() -> None:
+    rules = "nat -A OUTPUT -d 127.0.0.1/32 -j DNAT --to-destination 10.1.0.2"
+    here = at(router(rules), None, udp("127.0.0.1", "127.0.0.1"))
+    assert here.disposition is Disposition.UNREACHABLE
+    assert "127.0.0.1 does not leave by a0" in [step.text for hop in here.hops for step in hop.steps][-1]
+    let = at(
+        router(rules, **{"net_DOT_ipv4_DOT_conf_DOT_all_DOT_route_localnet": "1"}), None, udp("127.0.0.1", "127.0.0.1")
+    )
+    assert out(let) == [("a0", A)]
