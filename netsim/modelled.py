@@ -20,7 +20,8 @@ _NOT = """\
 - `netsim check`, `reach`, `diff`, `explain` and `lint` read Kubernetes NetworkPolicy, AdminNetworkPolicy,
   BaselineAdminNetworkPolicy and ClusterNetworkPolicy; Calico's and Cilium's policies are not read.
 - Preemption, image locality and extended resources in the scheduler; pod lifecycle over time; the HPA.
-- Multicast reception, ICMP redirects and rate limits, NAT helpers, conntrack zones, VXLAN learning, TCP SACK.
+- Multicast reception, ICMP redirects, icmp_ratelimit (the limit of "no route" errors is modelled), NAT helpers,
+  conntrack zones, VXLAN learning, TCP SACK.
 - Processes: a packet that reaches a local address is delivered, whatever listens there.
 - Numbers that a kernel draws at boot (VXLAN source ports, `--random-fully` ports, IP idents) are deterministic here.
 """

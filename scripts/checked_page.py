@@ -1,7 +1,8 @@
 """The page of what was checked against real kernels, from the JSON of `lab verify` runs: ``checked_page.py FOLDER KNOWN``.
 
-FOLDER holds NAME.KERNEL.json for each run, and NAME.KERNEL.failed with the reason for each that could not be made. KNOWN is
-the folder of cases that random comparisons with the kernel have kept; "known" in one says what still differs.
+FOLDER holds NAME.KERNEL.json for each run, NAME.KERNEL.failed with the reason for each that could not be made, and
+random-cases.json, what `make fuzz-lab` told. KNOWN is the folder of cases that random comparisons with the kernel have kept;
+"known" in one says what still differs.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ device by device; [the lab](lab.md) says what that means.
 """
 
 
+RANDOM = "random-cases.json"
+
+
 def page(folder: Path, known: Path, today: str) -> Iterator[str]:
-    runs = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json")) if path.name != RANDOM}
     failed = {path.stem: path.read_text().strip() for path in sorted(folder.glob("*.failed"))}
     yield HEAD
     yield f"Checked on {today}.\n"
@@ -37,12 +41,26 @@ def page(folder: Path, known: Path, today: str) -> Iterator[str]:
     wrong = sum(len(run["disagreements"]) for run in runs.values())
     yield f"\n{total:,} packets in {len(runs)} runs, {wrong} disagreements.\n"
     yield "Tools: " + "; ".join(sorted({text for run in runs.values() for text in run["tools"].values()})) + ".\n"
+    if (folder / RANDOM).exists():
+        yield from _random(json.loads((folder / RANDOM).read_text()))
     yield "## Packets by path class\n"
     yield from _classes(runs, "path")
     yield "\n## Packets by what was looked at\n"
     yield from _classes(runs, "aspect")
     yield "\n## What is known to differ\n"
     yield from _known(runs, known)
+
+
+def _random(run: Mapping[str, Any]) -> Iterator[str]:
+    """What `make fuzz-lab` compared."""
+    versions = run["versions"]
+    yield "## Random cases\n"
+    yield (
+        f"{run['packets']:,} random packets over {run['rulesets']:,} random rulesets, route tables and sets, on one router, "
+        f"{versions['kernel']} ({versions['iptables']}; {versions['ipset']}), in {run['seconds']} s: "
+        f"{len(run['disagreements'])} disagreements, {len(run['once'])} that did not come again, "
+        f"{len(run['failed'])} cases that could not be made.\n"
+    )
 
 
 def _row(name: str, run: Mapping[str, Any]) -> str:

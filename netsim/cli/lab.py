@@ -36,6 +36,7 @@ def add(commands: Any, program: str) -> None:
     down.set_defaults(run=_down)
 
     listed = verbs.add_parser("list", help="what there is", description="List the labs of this user.")
+    _format_option(listed)
     output_options(listed)
     listed.set_defaults(run=_list)
 
@@ -71,8 +72,13 @@ def add(commands: Any, program: str) -> None:
     doctor = verbs.add_parser(
         "doctor", help="what this machine can do", description="Try what a lab needs; say what is missing."
     )
+    _format_option(doctor)
     output_options(doctor)
     doctor.set_defaults(run=_doctor)
+
+
+def _format_option(parser: Any) -> None:
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="(text)")
 
 
 def _lab_options(parser: Any) -> None:
@@ -157,9 +163,20 @@ def _state(lab: Any) -> str:
 def _list(options: Any) -> int:
     from netsim.lab import state
 
-    for lab in state.labs():
-        held = lab.holder()
-        sys.stdout.write(f"{lab.id:<32}  {_state(lab):<10}  {held.kernel if held is not None else ''}".rstrip() + "\n")
+    labs = [(lab.id, _state(lab), lab.holder()) for lab in state.labs()]
+    rows = [{"id": name, "state": its, "kernel": held and held.kernel} for name, its, held in labs]
+    if options.output == "json":
+        return _json("Labs", labs=rows)
+    for row in rows:
+        sys.stdout.write(f"{row['id']:<32}  {row['state']:<10}  {row['kernel'] or ''}".rstrip() + "\n")
+    return 0
+
+
+def _json(kind: str, **held: Any) -> int:
+    import json
+
+    document = {"apiVersion": "netsim/v1alpha1", "kind": kind, **held}
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
     return 0
 
 
@@ -176,13 +193,19 @@ def _prune(options: Any) -> int:
 
 
 def _exec(options: Any) -> int:
-    from netsim.errors import NetsimError
+    from netsim.cli.places import missing
+    from netsim.errors import NetsimError, UsageError
     from netsim.lab import holder
     from netsim.lab.plan import netns
 
-    held = _chosen(options.id).holder()
+    lab = _chosen(options.id)
+    held = lab.holder()
     if held is None:
         raise NetsimError("the lab is not running; `netsim lab prune` clears what is left")
+    if not lab.ready:
+        raise NetsimError(f"lab {lab.id} is not whole; `netsim lab prune` removes it")
+    if options.place not in lab.places:
+        raise UsageError(missing(options.place, options.place, lab.places, f"is not in lab {lab.id}"))
     return holder.run(held, netns(options.place), options.words)
 
 
@@ -213,21 +236,26 @@ def _doctor(options: Any) -> int:
     from netsim.lab import doctor, uml
     from netsim.lab.kernels import EVERYTHING
 
-    def told(heading: str, findings: Any) -> int:
-        sys.stdout.write(f"{heading}\n")
-        bad = 0
-        for found in findings:
-            bad += not found.good and found.needed == EVERYTHING
-            sys.stdout.write(f"{'ok ' if found.good else 'no '}  {found.name:<20} {found.text}\n")
-        sys.stdout.flush()
-        return bad
+    sections: list[dict[str, Any]] = []
+
+    def told(heading: str, findings: Any, why: str | None = None) -> int:
+        findings = list(findings)
+        sections.append({"of": heading, "findings": list(map(vars, findings)), **({"missing": why} if why else {})})
+        if options.output == "text":
+            sys.stdout.write(f"{heading}\n" + (f"no   {why}\n" if why else ""))
+            for found in findings:
+                sys.stdout.write(f"{'ok ' if found.good else 'no '}  {found.name:<20} {found.text}\n")
+            sys.stdout.flush()
+        return sum(not found.good and found.needed == EVERYTHING for found in findings)
 
     bad = told("tools", doctor.tools()) + told(*doctor.host())
     if packages := uml.missing():
-        sys.stdout.write(f"user-mode Linux\nno   not installed: apt-get install {' '.join(packages)}\n")
+        told("user-mode Linux", (), f"not installed: apt-get install {' '.join(packages)}")
     else:
         try:
             told(*doctor.user_mode())
         except NetsimError as error:
-            sys.stdout.write(f"user-mode Linux\nno   {error}\n")
+            told("user-mode Linux", (), str(error))
+    if options.output == "json":
+        _json("Doctor", sections=sections)
     return 4 if bad else 0

@@ -153,7 +153,7 @@ class Places:
     def _node(self, words: Words) -> Place:
         assert self.cluster is not None
         if words.name not in self.cluster.nodes:
-            raise UsageError(_missing(words.text, f"node/{words.name}", [f"node/{n}" for n in self.cluster.nodes]))
+            raise UsageError(missing(words.text, f"node/{words.name}", [f"node/{n}" for n in self.cluster.nodes]))
         addresses = self.cluster.node_addresses(words.name)
         if not addresses:
             raise UsageError(f"{words.text}: the node has no InternalIP")
@@ -184,7 +184,7 @@ class Places:
         pod = self.cluster.pods.get((namespace, words.name))
         if pod is None:
             names = [f"pod/{ns}/{name}" for ns, name in self.cluster.pods]
-            raise UsageError(_missing(words.text, f"pod/{namespace}/{words.name}", names))
+            raise UsageError(missing(words.text, f"pod/{namespace}/{words.name}", names))
         return self._pod_port(words, pod)
 
     def _pod_port(self, words: Words, pod: Pod) -> Place:
@@ -208,7 +208,7 @@ class Places:
                 for kind in WORKLOAD_KINDS
                 for item in self.cluster.store.list(kind)
             ]
-            raise UsageError(_missing(words.text, f"{_SHORT[words.kind]}/{namespace}/{words.name}", names))
+            raise UsageError(missing(words.text, f"{_SHORT[words.kind]}/{namespace}/{words.name}", names))
         pods = self._pods_of(workload)
         ready = [pod for pod in pods if pod.ready and pod.ips and pod.metadata.deletion_timestamp is None]
         if not ready:
@@ -236,7 +236,7 @@ class Places:
         service = self.cluster.services.get((namespace, words.name))
         if service is None:
             names = [f"svc/{ns}/{name}" for ns, name in self.cluster.services]
-            raise UsageError(_missing(words.text, f"svc/{namespace}/{words.name}", names))
+            raise UsageError(missing(words.text, f"svc/{namespace}/{words.name}", names))
         return self.service_place(service, words)
 
     def service_place(self, service: Service, words: Words, trail: tuple[str, ...] = ()) -> Place:
@@ -332,7 +332,7 @@ class Places:
         if here:
             raise UsageError(f"{words.text} could be: {', '.join(sorted(here))}; write it out or give -n")
         raise UsageError(
-            _missing(words.text, words.name, names, "no pod here and no name that the cluster would resolve")
+            missing(words.text, words.name, names, "no pod here and no name that the cluster would resolve")
         )
 
     def _numbered(self, words: Words, place: Place) -> Place:
@@ -353,7 +353,7 @@ def _all_node_addresses(cluster: Cluster, node: str) -> list[str]:
     return [a.address for a in cluster.nodes[node].status.addresses if a.type in ("InternalIP", "ExternalIP")]
 
 
-def _missing(text: str, wanted: str, names: Iterable[str], complaint: str = "is not in the input") -> str:
+def missing(text: str, wanted: str, names: Iterable[str], complaint: str = "is not in the input") -> str:
     """The complaint with the nearest names: by the whole name, then by the last part alone."""
     import difflib
 

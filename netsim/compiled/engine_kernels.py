@@ -33,7 +33,7 @@ from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import run
 from netsim.compiled.places import enter
 from netsim.compiled.prefetch import prefetch, prefetch_read
-from netsim.compiled.tcp_kernel import tcp_established
+from netsim.compiled.tcp_kernel import NO_OPTIONS, tcp_established
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
 
@@ -58,7 +58,7 @@ def load_segment(x: Any, b: Any, i: Int) -> None:
     x.segment[1] = b.seq[i]
     x.segment[2] = b.ack[i]
     x.segment[3] = b.window[i]
-    x.segment[4] = b.wscale[i]
+    x.segment[4] = b.wscale[i] if b.tcp_options[i] else NO_OPTIONS
     x.segment[5] = np.int64(b.length[i]) - header_bytes(b.flags[i] & 1) - 20 - np.int64(b.tcp_options[i])
 
 

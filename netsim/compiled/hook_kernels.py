@@ -20,9 +20,11 @@ from netsim.compiled.jit import Int, kernel
 from netsim.compiled.tracking_kernels import bail, confirm, fault, set_state, settle, track, translate, wants_nat
 from netsim.compiled.unit import unit
 from netsim.compiled.units import address_type, fib_lookup, walk
-from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY
+from netsim.compiled.world import FILTER, MANGLE, NAT_TABLE, RAW, SECURITY, SECURITY_LATE4, SECURITY_LATE6
 
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+_LOOPBACK = 127  # the first byte of such addresses' handles
+_EVERYBODY = 0xFFFFFFFF  # the handle of 255.255.255.255
 
 
 @kernel
@@ -79,10 +81,14 @@ def decided(x: Any) -> None:
 def reroute(e: Any, x: Any) -> Int:
     """A route for a packet made here (``ip_route_output_key``, ``ip_route_me_harder``)."""
     r, j = x.r, x.j
+    if r[rg.FAMILY] == 4 and r[rg.DST] == _EVERYBODY:
+        return bail(x, jn.R_ROUTE)  # not what routes say (``egress.to_everybody``)
     kind = fib_lookup(
         e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.DST]), np.int64(r[rg.SRC]), np.int64(0),
         j[jn.ONLY_OIF], np.int64(r[rg.MARK]), np.int64(1), x.out,
     )  # fmt: skip
+    if kind == UNICAST and r[rg.FAMILY] == 4 and r[rg.SRC] >> 24 == _LOOPBACK:
+        return bail(x, jn.R_ROUTE)  # it may not leave (``egress._loopback_leaves``)
     if kind == UNICAST or kind == LOCAL:
         j[jn.ROUTED] = 1
         j[jn.ROUTE_TYPE] = kind
@@ -118,6 +124,9 @@ def nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
     number = e.w.namespace[j[jn.NS]]["tables"][NAT_TABLE + (5 if r[rg.FAMILY] == 6 else 0)]
     if number == 0 or j[jn.CT] == 0:
         return 0
+    stop = x.stops[j[jn.CT] - 1]
+    if hook == POSTROUTING and stop["masquerade"] and stop["masquerade"] != r[rg.OIF] and not stop["found"] & 1:
+        return bail(x, jn.R_NAT)  # masqueraded for another device: ``nat.leaves_elsewhere``
     if wants_nat(x, source):
         end = walk_table(e, x, hook, NAT_TABLE)
         if end & 0xFF:
@@ -146,10 +155,18 @@ def _mangle(e: Any, x: Any, hook: Int) -> Int:
     return end
 
 
+@kernel
+def _security_late(e: Any, x: Any) -> bool:
+    """Table security is iptables-nft's, which comes behind source translation at INPUT."""
+    late = SECURITY_LATE6 if x.r[rg.FAMILY] == 6 else SECURITY_LATE4
+    return bool(e.w.namespace[x.j[jn.NS]]["flags"] & late)
+
+
 @unit
 def run_hook(e: Any, x: Any, hook: Int) -> Int:
     """GO_ON, ENDED, BAILED or FAULTED."""
     end = 0
+    late = hook == INPUT and _security_late(e, x)
     if hook == PREROUTING or hook == OUTPUT:
         end = raw(e, x, hook)
         if end == 0:
@@ -161,11 +178,13 @@ def run_hook(e: Any, x: Any, hook: Int) -> Int:
     if hook == INPUT or hook == FORWARD or hook == OUTPUT:
         if end == 0:
             end = walk_table(e, x, hook, FILTER)
-        if end == 0:
+        if end == 0 and not late:
             end = walk_table(e, x, hook, SECURITY)
     if hook == INPUT or hook == POSTROUTING:
         if end == 0:
             end = nat(e, x, hook, 1)
+        if end == 0 and late:
+            end = walk_table(e, x, hook, SECURITY)
         if end == 0:
             end = confirm(e, x)
     return end & 0xFF

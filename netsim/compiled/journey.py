@@ -158,7 +158,9 @@ class Scratch(NamedTuple):
     arrivals: npt.NDArray[np.uint32]  # (ARRIVAL_ROOM, 6): what has come in where
     out: npt.NDArray[np.int64]  # answers of the FIB
     tcp: Any  # one record: the flow's tracker as this packet leaves it
-    segment: npt.NDArray[np.int64]  # TCP: flags, sequence, acknowledged, window, window scale or -1, bytes of data
+    segment: npt.NDArray[
+        np.int64
+    ]  # TCP: flags, sequence, acknowledged, window, window scale (-1, NO_OPTIONS), bytes of data
     seed: npt.NDArray[np.uint64]
     why: npt.NDArray[np.int64]  # why ``process`` stopped
 

@@ -51,11 +51,11 @@ OK, INVALID, AGAIN, LATE = 0, 1, 2, 3
 # What ``tcp_advance`` is told of the entry before the packet.
 ANSWERED, ASSURED = 1, 2
 
-# Bits of ``flags``. SCALES, ACKED and CLOSES are the original sender's; shifted by one they are the other's.
-PICKED_UP = 1  # the beginning was not seen
-SCALES = 2  # it has sent a window scale
-ACKED = 8  # ``maxack`` holds a number
-CLOSES = 32  # it sent the first FIN
+# Bits of ``flags``, those of the original sender; shifted by one they are the other's.
+SCALES = 1  # it has sent a window scale
+ACKED = 4  # ``maxack`` holds a number
+CLOSES = 16  # it sent the first FIN
+FREE = 64  # its windows are not enforced: the beginning was not seen
 
 # Bits of ``last``: the row, and of it
 ROW = 7
@@ -63,6 +63,8 @@ REPLY = 8  # it was a reply
 CHALLENGED = 16  # a SYN in LAST_ACK: the answer may be a challenge
 BOTH_OPEN = 32  # SYNs have crossed (of the connection, for want of room elsewhere)
 NO_SCALE = 255
+
+NO_OPTIONS = -2  # in place of the window scale of a segment without any option; -1: there are some, and no scale
 
 TIMEOUTS: Final = tuple(f"tcp_timeout_{TcpTrack(code).timeout}" for code in STATES)
 """By ``state``: the name in ``netsim.linux.conntrack.TIMEOUTS`` that counts. No packet leaves a track in the first one."""
@@ -110,7 +112,8 @@ def _after(a: Int, b: Int) -> bool:
 def tcp_begin(record: Any, flags: Int, seq: Int, ack: Int, window: Int, wscale: Int, payload: Int, loose: bool) -> bool:
     """Make ``record`` the track of a first packet, still before it; False if it cannot start a connection (``tcp_new``).
 
-    ``payload`` is the segment's data in bytes, ``wscale`` its window scale option or -1. Follow up with ``tcp_advance``."""
+    ``payload`` is the segment's data in bytes, ``wscale`` its window scale option, -1 or NO_OPTIONS. Follow up
+    with ``tcp_advance``."""
     row = _ROWS[flags]
     if row == _REFUSED:
         return False
@@ -139,7 +142,7 @@ def tcp_begin(record: Any, flags: Int, seq: Int, ack: Int, window: Int, wscale: 
         sender["maxwin"] = wide
         sender["maxend"] = (end + wide) & _MASK
         record["scales"] = 0
-        record["flags"] = PICKED_UP
+        record["flags"] = FREE | FREE << 1
     return True
 
 
@@ -203,7 +206,7 @@ def tcp_advance(
             after = state
         checked = fate != _UNCHECKED
     if checked:
-        lax = liberal or (record["flags"] & PICKED_UP) != 0
+        lax = liberal or (record["flags"] & FREE << side) != 0
         verdict = _in_window(
             record, side, row, flags, np.int64(seq), wide_ack, np.int64(window), np.int64(wscale), end, lax
         )
@@ -295,7 +298,7 @@ def _in_sync_again(record: Any, side: Int) -> None:
     mine["end"] = mine["maxend"] = mine["maxwin"] = mine["maxack"] = 0
     scale = np.int64(record["last_scale"])
     record["scales"] = (0 if scale == NO_SCALE else scale) << 4 * far
-    kept = np.int64(record["flags"]) & (ACKED << far)
+    kept = np.int64(record["flags"]) & (FREE << side)
     record["flags"] = kept | (0 if scale == NO_SCALE else SCALES << far)
     record["last"] = np.int64(record["last"]) & ~CHALLENGED
     record["state"] = _SS
@@ -335,17 +338,17 @@ def _reset(record: Any, side: Int, seq: Int, ack: Int, known: Int) -> int:
 def _sender_begins(record: Any, side: Int, window: Int, wscale: Int, end: Int) -> None:
     """``Side.begin``."""
     sender = record["reply"] if side else record["original"]
-    flags = np.int64(record["flags"]) & ~((SCALES | ACKED | CLOSES) << side)
-    if wscale >= 0:
-        flags |= SCALES << side
-    record["flags"] = flags
     sender["end"] = sender["maxend"] = end
     sender["maxwin"] = max(window, 1)
-    sender["maxack"] = 0
-    own, far = 4 * side, 4 - 4 * side
-    scales = np.int64(record["scales"]) & (15 << far)
+    flags, scales = np.int64(record["flags"]), np.int64(record["scales"])
+    if wscale != NO_OPTIONS:
+        flags &= ~((SCALES | ACKED | CLOSES) << side)
+        scales &= 15 << 4 - 4 * side
+        sender["maxack"] = 0
     if wscale >= 0:
-        scales |= min(wscale, _MAX_SCALE) << own
+        flags |= SCALES << side
+        scales |= min(wscale, _MAX_SCALE) << 4 * side
+    record["flags"] = flags
     if side and not (flags & SCALES and flags & SCALES << 1):
         scales = np.int64(0)
     record["scales"] = scales
@@ -426,14 +429,14 @@ def _in_window(
 # -- records and tracks ------------------------------------------------------------------------------------------------
 def store(track: TcpTrack, record: Any) -> None:
     """Write ``track`` into a record of ``TCP_TRACK``."""
-    flags = PICKED_UP * track.picked_up
-    scales = 0
+    flags = scales = 0
     for side, held in enumerate(track.sides):
         place = record["reply" if side else "original"]
         place["end"], place["maxend"], place["maxwin"], place["maxack"] = (
             held.end, held.maxend, held.maxwin, held.maxack or 0
         )  # fmt: skip
-        flags |= (SCALES * held.scales | ACKED * (held.maxack is not None) | CLOSES * held.closes) << side
+        own = SCALES * held.scales | ACKED * (held.maxack is not None) | CLOSES * held.closes | FREE * held.liberal
+        flags |= own << side
         scales |= held.scale << 4 * side
     last = track.last
     record["state"], record["flags"], record["scales"], record["spare"] = STATES.index(track.code), flags, scales, 0
@@ -450,15 +453,15 @@ def load(record: Any) -> TcpTrack:
     for side, name in enumerate(("original", "reply")):
         end, maxend, maxwin, maxack = (int(record[name][field]) for field in _SIDE.names or ())
         acked = maxack if flags & ACKED << side else None
-        scale, scaling, closes = scales >> 4 * side & 15, bool(flags & SCALES << side), bool(flags & CLOSES << side)
-        sides.append(Side(end, maxend, maxwin, scale, scaling, acked, closes))
+        scaling, closes, free = (bool(flags & bit << side) for bit in (SCALES, CLOSES, FREE))
+        sides.append(Side(end, maxend, maxwin, scales >> 4 * side & 15, scaling, acked, closes, free))
     last = Last(
         _ROW_NAMES[bits & ROW], bool(bits & REPLY), int(record["last_ack"]), int(record["last_end"]),
         int(record["last_window"]), None if record["last_scale"] == NO_SCALE else int(record["last_scale"]),
         bool(bits & CHALLENGED),
     )  # fmt: skip
     code = STATES[record["state"]]
-    return TcpTrack(code, bool(flags & PICKED_UP), (sides[0], sides[1]), last, bool(bits & BOTH_OPEN))
+    return TcpTrack(code, (sides[0], sides[1]), last, bool(bits & BOTH_OPEN))
 
 
 def tracks(count: int) -> npt.NDArray[Any]:

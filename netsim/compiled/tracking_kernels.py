@@ -179,6 +179,7 @@ def track(e: Any, x: Any) -> Int:
             stop["asked"] = 3
             if cold["nat_at"] < cold["count"] and cold["ns"][cold["nat_at"]] == ns:
                 stop["status"] = hot["status"] & (fl.SNAT | fl.DNAT)
+                stop["masquerade"] = cold["masquerade"]
                 if direction:
                     stop["out_src"], stop["out_dst"] = hot["s0_dst"], hot["s0_src"]
                     stop["out_ports"] = inverted_ports(proto, np.int64(hot["s0_ports"]))
@@ -265,6 +266,8 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
         return bail(x, jn.R_NAT)
     chosen = np.int64(act["low"])
     if kind == NAT_MASQUERADE:
+        if r[rg.FAMILY] == 4 and stop["out_src"] == 0:
+            return bail(x, jn.R_NAT)  # 0.0.0.0 is left alone
         near = j[jn.ROUTE_GATEWAY] if j[jn.ROUTED] and j[jn.ROUTE_GATEWAY] >= 0 else np.int64(r[rg.DST])
         chosen = select_source(e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[rg.OIF]), near, x.out)
         if chosen < 0:

@@ -44,6 +44,7 @@ NAMESPACE = np.dtype(
     ]
 )
 PRESENT, TRACKS4, TRACKS6, BRIDGE_NF4, BRIDGE_NF6, OUTSIDE, LOOSE, LIBERAL, SEALED = 1, 2, 4, 8, 16, 32, 64, 128, 256
+SECURITY_LATE4, SECURITY_LATE6 = 512, 1024  # table security comes behind source translation: iptables-nft's
 
 DEVICE = np.dtype(
     [
@@ -190,6 +191,8 @@ class World:
         flags |= BRIDGE_NF6 * bool(sysctls.number("net.bridge.bridge-nf-call-ip6tables"))
         flags |= OUTSIDE * (namespace.name == "external")
         flags |= LOOSE * timeouts[1] | LIBERAL * timeouts[2]
+        for family, late in ((Family.IPV4, SECURITY_LATE4), (Family.IPV6, SECURITY_LATE6)):
+            flags |= late * (family in namespace.rulesets and namespace.rulesets[family].nft)
         row["flags"] = flags
         row["tables"] = 0
         chains = {family: [0] * 25 for family in Family}

@@ -62,6 +62,8 @@ def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
     if flight.family is Family.IPV6 and not found_at.ok:  # no error is sent: ip6_route_input found no way, that is all
         machine.drop(flight, lookup_text(flight.packet.dst, found_at))
         return False
+    if not stays:
+        flight.skb.pkt_type = "unicast"  # it goes up to the host, if only for an error about it (ip_error)
     route = found_at if keeps else ingress.route_input(machine, flight)
     if route is None:
         return False
@@ -74,8 +76,7 @@ def _redirect(machine: Machine, flight: Flight, bridge: Link) -> bool:
         machine.step(flight, StepKind.NEIGHBOUR, found.text, provenance=found.provenance)
         flight.frame_dst = found.mac
     else:
-        flight.frame_dst, flight.skb.pkt_type = bridge.mac, "unicast"
-        flight.route = route
+        flight.frame_dst, flight.route = bridge.mac, route
     return True
 
 

@@ -17,16 +17,17 @@ from netsim.interpreter.hooks import run_hooks
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.neighbours import resolve
 from netsim.interpreter.outcome import Disposition, StepKind
-from netsim.interpreter.scene import flow_hash
-from netsim.linux.fib import FibResult
+from netsim.interpreter.scene import Scene, flow_hash
+from netsim.linux.fib import NO_ROUTE, FibResult
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.route import RouteType
-from netsim.packet.address import Family
+from netsim.packet.address import Family, IPAddress, ip
 from netsim.packet.codec import wire_length
 from netsim.packet.model import BROADCAST_MAC, ETH_IPV4, ETH_IPV6, Frame, Packet
 
 UNREACHABLE = Disposition.UNREACHABLE
+EVERYBODY = ip("255.255.255.255")
 
 
 def local_out(machine: Machine, flight: Flight) -> None:
@@ -55,18 +56,46 @@ def local_out(machine: Machine, flight: Flight) -> None:
 def _route_output(flight: Flight) -> FibResult:
     packet, scene = flight.packet, flight.scene
     src = None if packet.src.is_unspecified else packet.src
-    return scene.fib.lookup(packet.dst, src=src, mark=flight.skb.mark, flow_hash=flow_hash(packet, scene) if src else 0)
+    if packet.dst == EVERYBODY and src is not None:
+        return to_everybody(scene, src)
+    found = scene.fib.lookup(
+        packet.dst, src=src, mark=flight.skb.mark, flow_hash=flow_hash(packet, scene) if src else 0
+    )
+    if packet.dst == EVERYBODY and found.type is RouteType.UNICAST:
+        return replace(found, type=RouteType.BROADCAST, gateway=None)  # __mkroute_output
+    return found
+
+
+def to_everybody(scene: Scene, src: IPAddress) -> FibResult:
+    """What is for 255.255.255.255 leaves by the device whose address it comes from, whatever routes say
+    (``ip_route_output_key_hash_rcu``)."""
+    device = scene.fib.local.get(src)
+    return NO_ROUTE if device is None else FibResult(RouteType.BROADCAST, device=device, prefsrc=src)
 
 
 def _usable(machine: Machine, flight: Flight, found: FibResult) -> bool:
     if found.ok:
-        return True
+        return not _loopback_leaves(machine, flight, found)
     error = {RouteType.PROHIBIT: "EACCES", RouteType.UNREACHABLE: "EHOSTUNREACH", RouteType.BLACKHOLE: "EINVAL"}
+    if found.route is None:
+        error[RouteType.UNREACHABLE] = "ENETUNREACH"  # a rule says so, no route: fib4_rule_action, fib6_rule_action
     name = error.get(found.type, "ENETUNREACH") if found.type else "ENETUNREACH"
     provenance = found.route.provenance if found.route else None
     text = f"{lookup_text(flight.packet.dst, found)}: {name}"
     machine.drop(flight, text, UNREACHABLE, provenance=provenance)
     return False
+
+
+def _loopback_leaves(machine: Machine, flight: Flight, found: FibResult) -> bool:
+    """Nothing from 127.0.0.0/8 is routed to another device than lo unless that one's route_localnet says so
+    (``__mkroute_output``)."""
+    src, device = flight.packet.src, _device(found)
+    if src.version == 6 or not src.is_loopback or device in (None, "lo"):
+        return False
+    if flight.scene.sysctls.device("route_localnet", device):
+        return False
+    machine.drop(flight, f"{src} does not leave by {device} (route_localnet=0): EINVAL", UNREACHABLE)
+    return True
 
 
 def _take(machine: Machine, flight: Flight, found: FibResult) -> None:

@@ -7,7 +7,8 @@
     OUTPUT         -400 defrag  -300 raw  -200 conntrack  -150 mangle  -100 nat (destination)    0 filter  50 security
     POSTROUTING                                           -150 mangle                     100 nat (source)         confirm
 
-A rule engine contributes hook functions through ``PROVIDERS``; iptables is one of them and conntrack another.
+iptables-nft has security at 150, which matters at INPUT. A rule engine contributes hook functions through ``PROVIDERS``;
+iptables is one of them and conntrack another.
 """
 
 from __future__ import annotations
@@ -70,18 +71,22 @@ def conntrack_hooks(scene: Scene, family: Family, hook: Hook) -> Iterable[HookFu
 
 
 _PRIORITY = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+SECURITY_OF_NFT = 150  # what iptables-nft gives that table
 
 
 def iptables_hooks(scene: Scene, family: Family, hook: Hook) -> Iterable[HookFunction]:
     ruleset = scene.namespace.rulesets.get(family)
-    for name, table in ruleset.tables.items() if ruleset else ():
+    if ruleset is None:
+        return
+    for name, table in ruleset.tables.items():
         if hook not in TABLE_HOOKS[name]:
             continue
         if name == "nat":
             priority = 100 if nat.changes_source(hook) else -100
             yield HookFunction(priority, name, lambda m, f, h, table=table: _nat_table(m, f, h, table))  # type: ignore[misc]
         else:
-            yield HookFunction(_PRIORITY[name], name, lambda m, f, h, table=table: _table(m, f, h, table))  # type: ignore[misc]
+            priority = _PRIORITY[name] if name != "security" or not ruleset.nft else SECURITY_OF_NFT
+            yield HookFunction(priority, name, lambda m, f, h, table=table: _table(m, f, h, table))  # type: ignore[misc]
 
 
 PROVIDERS: list[Provider] = [conntrack_hooks, iptables_hooks]
@@ -111,6 +116,8 @@ def _table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
 def _nat_table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
     if flight.skb.ct is None:
         return True
+    if hook is Hook.POSTROUTING and nat.leaves_elsewhere(machine, flight):
+        return False
     destination = flight.packet.dst
     if nat.wants_table(flight, hook):
         ended, step = _walk(machine, flight, hook, table)

@@ -122,10 +122,14 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
         machine.drop(flight, f"{packet.dst}: multicast is not routed here")
         return None
     if found.type is None or not found.ok:
-        text = lookup_text(packet.dst, found)
+        due = found.type is not RouteType.BLACKHOLE and (forwarding or flight.family is Family.IPV6)
+        tells = due and replies.tells(machine, flight)
+        text = lookup_text(packet.dst, found) + (
+            f"; {packet.src} was told too often to be told again" * (due and not tells)
+        )
         machine.drop(flight, text, UNREACHABLE, provenance=provenance)
-        if found.type is not RouteType.BLACKHOLE and (forwarding or flight.family is Family.IPV6):
-            replies.error(machine, flight, _unreachable_code(flight.family, found.type))
+        if tells:
+            replies.error(machine, flight, _unreachable_code(flight.family, found))
         return None
     local = found.type in _OURS
     if not local and not forwarding:
@@ -141,11 +145,12 @@ def route_input(machine: Machine, flight: Flight) -> FibResult | None:
     return found
 
 
-def _unreachable_code(family: Family, kind: RouteType | None) -> tuple[int, int]:
-    """``ip_error``; IPv6 says "no route" for unreachable routes too (``ip6_pkt_discard``)."""
-    if kind is RouteType.PROHIBIT:
+def _unreachable_code(family: Family, found: FibResult) -> tuple[int, int]:
+    """``ip_error``; IPv6 says "no route" for unreachable routes too (``ip6_pkt_discard``), IPv4 for rules that say so
+    (``fib4_rule_action``)."""
+    if found.type is RouteType.PROHIBIT:
         return replies.PROHIBITED
-    if kind is RouteType.UNREACHABLE and family is Family.IPV4:
+    if found.type is RouteType.UNREACHABLE and found.route is not None and family is Family.IPV4:
         return replies.HOST_UNREACHABLE
     return replies.NET_UNREACHABLE
 

@@ -48,6 +48,19 @@ def wants_table(flight: Flight, hook: Hook) -> bool:
     return not (entry.snat_done if changes_source(hook) else entry.dnat_done)
 
 
+def leaves_elsewhere(machine: Machine, flight: Flight) -> bool:
+    """A connection that was masqueraded for one device and now leaves by another is forgotten, and the packet dropped
+    (``nf_nat_oif_changed``). ICMP errors about it are spared (``nf_nat_ipv4_fn``)."""
+    entry: Entry = flight.skb.ct
+    if entry.masquerade_device in (None, flight.skb.oif) or flight.skb.ct_reply or flight.related:
+        return False
+    machine.memory(flight).conntrack.remove(entry)
+    before, now = entry.masquerade_device, flight.skb.oif
+    text = f"it was masqueraded for {before} and now leaves by {now}: the connection is forgotten"
+    machine.drop(flight, text, hook=Hook.POSTROUTING.value, table="nat")
+    return True
+
+
 def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> bool:
     """Fix the translation of this connection as a rule said, or to nothing (None: ``nf_nat_alloc_null_binding``)."""
     entry: Entry = flight.skb.ct
@@ -55,6 +68,9 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
     if entry.confirmed:
         return True  # too late
     current = entry.reply.inverted()
+    nobody = flight.family is Family.IPV4 and entry.original.src.is_unspecified
+    if action is not None and action.kind is NatKind.MASQUERADE and nobody:
+        action = None  # nf_nat_masquerade_ipv4 leaves alone what a host without an address sends
     if action is None:
         address = current.src if source else current.dst
         action = Nat(NatKind.SNAT if source else NatKind.DNAT, address, address)
@@ -70,7 +86,7 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
         mapped = _netmap(current.src if source else current.dst, action)
         action = structs.replace(action, low=mapped, high=mapped)
     table = machine.memory(flight).conntrack
-    unique = _unique(table, entry, current, action, source, machine.state.now, machine.memory(flight).first_port)
+    unique = _unique(table, entry, current, action, source, machine.state.now, machine.memory(flight).first_ports)
     if unique is None:
         machine.drop(flight, f"{action.kind.value}: no free port is left", hook=hook.value)
         return False
@@ -114,10 +130,10 @@ def _netmap(address: IPAddress, action: Nat) -> IPAddress:
 
 
 def _unique(
-    table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: int | None = None
+    table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: list[int]
 ) -> Tuple | None:
-    """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for. ``first``: the port at
-    which a search begins."""
+    """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for. ``first``: the ports at
+    which searches begin, this one and later ones."""
 
     def free(candidate: Tuple) -> bool:
         return not table.taken(candidate.inverted(), entry, now)
@@ -154,7 +170,9 @@ def _unique(
     by_source = source or moved.proto in (Proto.ICMP, Proto.ICMPV6)
     start = low  # where the kernel begins with a destination
     if source or shuffled:
-        start = first if first is not None and low <= first <= high else port + 1 if low <= port < high else low
+        start = port + 1 if low <= port < high else low
+        if first and low <= first[0] <= high:
+            start = first.pop(0)
     for offset in range(size):
         number = low + (start - low + offset) % size
         candidate = moved._replace(sport=number) if by_source else moved._replace(dport=number)

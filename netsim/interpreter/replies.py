@@ -8,6 +8,7 @@ from netsim.interpreter import egress
 from netsim.interpreter.machine import Flight, Machine
 from netsim.interpreter.outcome import IcmpError
 from netsim.interpreter.tracking import attach, settings
+from netsim.linux.conntrack import after
 from netsim.linux.netfilter.base import KERNEL, CtState, Skb
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family, IPAddress, ip
@@ -16,6 +17,7 @@ from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet, Proto, Tcp, T
 
 HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3, 0), (3, 4), (3, 13)
 TTL_EXCEEDED = (11, 0)
+_ERROR_BURST, _ERROR_COST = 5.0, 1.0  # seconds: net.ipv4.route.error_burst and .error_cost, for a whole machine
 LOCALHOST = ip("127.0.0.1")
 _REJECT_WITH = {
     "icmp-net-unreachable": (3, 0),
@@ -38,6 +40,20 @@ def error(machine: Machine, flight: Flight, same: tuple[int, int], *, mtu: int =
     """Send the ICMP error that IPv4 calls ``same``; IPv6 packets get its counterpart."""
     kind = same if flight.family is Family.IPV4 else SAME[same]
     _send(machine, flight, *kind, mtu=mtu)
+
+
+def tells(machine: Machine, flight: Flight) -> bool:
+    """May a sender be told now that no route takes its packet? IPv4 says so five times at once, then once a second
+    (``ip_error``, ``inet_getpeer``, Linux 6.1 and 6.18). Every such packet counts, even one that no error is due for: a
+    later fragment, a broadcast."""
+    if flight.family is Family.IPV6:
+        return True
+    told, now = machine.memory(flight).told, machine.state.now
+    allowance, then = told.get(flight.packet.src, (_ERROR_BURST, now))
+    allowance = min(after(allowance, now - then), _ERROR_BURST)
+    enough = allowance >= _ERROR_COST
+    told[flight.packet.src] = allowance - _ERROR_COST * enough, now
+    return enough
 
 
 def not_neighbour(machine: Machine, flight: Flight) -> None:
@@ -77,13 +93,19 @@ def _to_nobody(flight: Flight) -> Packet:
     return replace(flight.packet, src=own)
 
 
+def _broadcast(flight: Flight) -> bool:
+    """Is it addressed to all? The route says so (RTCF_BROADCAST): a frame on its way between two ports has none but the
+    bridge's own, which says nothing of the kind (``br_netfilter_rtable_init``)."""
+    return flight.route is not None and flight.route.type is RouteType.BROADCAST
+
+
 def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 0) -> None:
     packet = flight.packet
     if flight.skb.pkt_type not in (None, "unicast"):
         return
     if packet.src.is_unspecified and flight.family is Family.IPV4:
         packet = _to_nobody(flight)
-    if not error_allowed(packet) or flight.scene.fib.address_type(packet.dst) == "BROADCAST":
+    if not error_allowed(packet) or _broadcast(flight):
         return
     source = packet.src if packet is not flight.packet else _source(flight)
     if source is None:
@@ -115,7 +137,7 @@ def _reset(machine: Machine, flight: Flight) -> None:
     body = packet.body
     if not isinstance(body, Tcp) or body.flags & TcpFlag.RST:
         return
-    if flight.route is not None and flight.route.type is RouteType.BROADCAST:
+    if _broadcast(flight):
         return
     if body.flags & TcpFlag.ACK:
         reset = Tcp(body.dport, body.sport, TcpFlag.RST, seq=body.ack, window=0)
@@ -123,11 +145,13 @@ def _reset(machine: Machine, flight: Flight) -> None:
         length = len(body.payload) + bool(body.flags & TcpFlag.SYN) + bool(body.flags & TcpFlag.FIN)
         acknowledged = (body.seq + length) & 0xFFFFFFFF
         reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
-    if not flight.scene.fib.lookup(packet.src).ok:
+    scene = flight.scene
+    back = egress.to_everybody(scene, packet.dst) if packet.src == egress.EVERYBODY else scene.fib.lookup(packet.src)
+    if not back.ok:
         return
     entry = flight.skb.ct
     if entry is not None and entry.confirmed and entry.tcp is not None:  # nf_conntrack_tcp_set_closing
-        entry.tcp.code, entry.expires = "CL", machine.state.now + settings(flight).timeout("tcp_timeout_close")
+        entry.tcp.code, entry.expires = "CL", after(machine.state.now, settings(flight).timeout("tcp_timeout_close"))
     message = Packet(packet.dst, packet.src, Proto.TCP, reset, dont_fragment=True)
     record = IcmpError(-1, 0, "tcp-reset", packet.dst, message, False)
     port = flight.scene.link(flight.skb.physin)

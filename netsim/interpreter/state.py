@@ -24,8 +24,11 @@ class NamespaceState:
     rates: dict[object, dict[str, float]] = field(default_factory=dict)
     ipsets: dict[str, IpSet] = field(default_factory=dict)
     ident: int = 0
-    first_port: int | None = None  # where a search for a free port starts, for the kernel's random number
+    first_ports: list[int] = field(default_factory=list)  # where searches for free ports start, for the kernel's draws
     path_mtu: dict[IPAddress, int] = field(default_factory=dict)
+    told: dict[IPAddress, tuple[float, float]] = field(
+        default_factory=dict
+    )  # replies.tells: (allowance, when) by sender
     fragments: dict[FragmentKey, list[Packet]] = field(default_factory=dict)
 
     def copy(self) -> NamespaceState:
@@ -36,8 +39,9 @@ class NamespaceState:
             {key: dict(value) for key, value in self.rates.items()},
             dict(self.ipsets),
             self.ident,
-            self.first_port,
+            list(self.first_ports),
             dict(self.path_mtu),
+            dict(self.told),
             {key: list(value) for key, value in self.fragments.items()},
         )
 

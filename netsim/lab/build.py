@@ -67,7 +67,7 @@ def raised(blueprint: Plan, listeners: list[dict[str, Any]], lab_id: str, kernel
     try:
         lab.write("holder", "intent")
         held = holder.start(lab, kernel)
-        lab.write("holder", "done", pid=held.pid)
+        lab.write("holder", "done", pid=held.pid, places=sorted(blueprint.namespaces))
         if holder.in_lab(held, partial(_build, lab, blueprint, listeners)):
             raise NetsimError("the lab could not be built, see above")
     except BaseException:

@@ -101,6 +101,11 @@ class Lab:
         return found
 
     @property
+    def places(self) -> list[str]:
+        """The names of its namespaces."""
+        return next((entry["places"] for entry in self.entries() if "places" in entry), [])
+
+    @property
     def ready(self) -> bool:
         return any((entry["step"], entry["what"]) == ("ready", "done") for entry in self.entries())
 

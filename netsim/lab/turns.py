@@ -19,8 +19,8 @@ from netsim.packet.icmp import echo
 from netsim.packet.model import Body, Icmp, Packet, Proto, Sctp, Tcp, TcpFlag, Udp
 
 CLIENT_ISN, SERVER_ISN = 0x10000000, 0x20000000
-TIMEOUT = 6  # seconds: what conntrack's timeouts are while replies come late
-LATE = 8.5
+TIMEOUT = 8  # seconds: what conntrack's timeouts are for what will be answered late
+LATE = 10.5
 PIECE = 600  # the size of fragments, in bytes
 _SYN, _ACK, _FIN, _RST = TcpFlag.SYN, TcpFlag.ACK, TcpFlag.FIN, TcpFlag.RST
 _SYN_OPTIONS = b"\x02\x04\x05\xb4\x01\x03\x03\x07"  # MSS 1460, window scale 7

@@ -82,6 +82,11 @@ class Tuple(NamedTuple):
         return f"src={self.src} dst={self.dst} sport={self.sport} dport={self.dport}"
 
 
+def after(now: float, seconds: float) -> float:
+    """The time so many seconds later, as the clock itself will read it: 40.091 + 30.0 is more than 70.091."""
+    return round(now + seconds, 6)
+
+
 def is_icmp_error(packet: Packet) -> bool:
     if not isinstance(packet.body, Icmp):
         return False
@@ -275,14 +280,14 @@ def update(entry: Entry, packet: Packet, reply: bool, now: float, settings: Sett
             entry.assured = True
     elif isinstance(body, Udp):
         # The longer timeout and ASSURED need traffic both ways that goes on for more than two seconds.
-        stream = (entry.seen_reply or reply) and now > entry.born + 2
+        stream = (entry.seen_reply or reply) and now > after(entry.born, 2)
         entry.assured = entry.assured or stream
         timeout = "udp_timeout_stream" if stream else "udp_timeout"
     elif packet.proto in (Proto.ICMP, Proto.ICMPV6):
         timeout = "icmp_timeout" if packet.proto == Proto.ICMP else "icmpv6_timeout"
     else:
         timeout = "generic_timeout"
-    entry.expires = now + settings.timeout(timeout)
+    entry.expires = after(now, settings.timeout(timeout))
     if reply:
         entry.seen_reply = True
         return CtState.ESTABLISHED

@@ -106,14 +106,17 @@ class Side:
     scales: bool = False
     maxack: int | None = None  # the highest number it has acknowledged
     closes: bool = False  # it sent the first FIN
+    liberal: bool = False  # the connection's beginning was not seen: this side's windows are unknown and not enforced
 
     def begin(self, body: Tcp, receiver: Side, reply: bool) -> None:
-        """From a SYN (``tcp_init_sender``). Windows are scaled only if both sides offer it."""
-        scale = window_scale(body.options)
+        """From a SYN (``tcp_init_sender``). Windows are scaled only if both sides offer it. A SYN without any option leaves
+        what an earlier one said of them (``tcp_options``)."""
         self.end = self.maxend = _end(body)
         self.maxwin = max(body.window, 1)
-        self.scale, self.scales = scale or 0, scale is not None
-        self.maxack, self.closes = None, False
+        if body.options:
+            scale = window_scale(body.options)
+            self.scale, self.scales = scale or 0, scale is not None
+            self.maxack, self.closes = None, False
         if reply and not (self.scales and receiver.scales):
             self.scale = receiver.scale = 0
 
@@ -134,7 +137,6 @@ class Last:
 @dataclass(slots=True)
 class TcpTrack:
     code: str = "NO"
-    picked_up: bool = False  # its beginning was not seen: windows are unknown and not enforced
     sides: tuple[Side, Side] = field(default_factory=lambda: (Side(), Side()))
     last: Last = field(default_factory=Last)
     both_open: bool = False  # SYNs crossed
@@ -152,7 +154,8 @@ class TcpTrack:
     @classmethod
     def in_state(cls, name: str) -> TcpTrack:
         """A track in the state that the kernel calls ``name``; its windows are unknown. KeyError if there is none."""
-        return cls({name: code for code, name in _NAMES.items()}[name], picked_up=True)
+        code = {name: code for code, name in _NAMES.items()}[name]
+        return cls(code, (Side(liberal=True), Side(liberal=True)))
 
     def copy(self) -> TcpTrack:
         return replace(self, sides=(replace(self.sides[0]), replace(self.sides[1])))
@@ -174,7 +177,8 @@ class TcpTrack:
         else:  # picked up in mid-stream
             sender.end, sender.maxwin = _end(body), max(body.window, 1)
             sender.maxend = (sender.end + sender.maxwin) & 0xFFFFFFFF
-            track.picked_up = True
+            for side in track.sides:
+                side.liberal = True
         return track
 
     def advance(self, body: Tcp, reply: bool, liberal: bool, answered: bool = False, assured: bool = False) -> str:
@@ -210,7 +214,7 @@ class TcpTrack:
                 return "invalid"
             code, checked = (self.code if fate == "kept" else code), fate != "unchecked"
         if checked:
-            refused = self._in_window(body, row, reply, liberal or self.picked_up)
+            refused = self._in_window(body, row, reply, liberal or self.sides[reply].liberal)
             if refused == "invalid":
                 self._note_refused(row, reply, assured)
             if refused is not None:
@@ -222,7 +226,8 @@ class TcpTrack:
         return "ok"
 
     def _in_sync_again(self, body: Tcp, row: str, reply: bool) -> bool:
-        """This SYN/ACK answers a SYN that was let through unseen: what was noted of that counts now."""
+        """This SYN/ACK answers a SYN that was let through unseen: what was noted of that counts now. Whose windows were not
+        enforced, his who answers still are not (``nf_ct_tcp_state_reset``)."""
         last = self.last
         if not (row == "synack" and last.row == "syn" and last.reply != reply and body.ack == last.end):
             return False
@@ -230,8 +235,7 @@ class TcpTrack:
         other.end = other.maxend = last.end
         other.maxwin = max(last.window, 1)
         other.scale, other.scales = last.scale or 0, last.scale is not None
-        other.closes = False
-        self.picked_up = False
+        other.maxack, other.closes, other.liberal = None, False, False
         mine = self.sides[reply]
         mine.end = mine.maxend = mine.maxwin = mine.scale = 0
         mine.maxack, mine.scales, mine.closes = None, False, False

@@ -82,16 +82,15 @@ def echo(family: Family, ident: int, sequence: int = 1, payload: bytes = b"", re
 def error_allowed(packet: Packet) -> bool:
     """May a host answer ``packet`` with an ICMP error (icmp_send, icmp6_send; RFC 1122 3.2.2, RFC 4443 2.4)?
 
-    Not for ICMP errors (nor ICMP types above 18, which may be some), later IPv4 fragments, multicast or broadcast
-    destinations, or sources that name no single host."""
-    src, dst, body = packet.src, packet.dst, packet.body
+    Not for ICMP errors (nor ICMP types above 18, which may be some), later IPv4 fragments, or from and to IPv6 addresses of
+    no single host. IPv4 asks the route whether the destination is one (RTCF_BROADCAST, RTCF_MULTICAST)."""
+    src, body = packet.src, packet.body
     if is_error(packet) or (packet.family is Family.IPV4 and packet.fragment_offset):
         return False
     if packet.family is Family.IPV4 and isinstance(body, Icmp) and body.type > 18:
         return False
-    if dst.is_multicast or src.is_multicast or src.is_unspecified:
-        return False
-    return not (packet.family is Family.IPV4 and (int(dst) == 0xFFFFFFFF or int(src) == 0xFFFFFFFF))
+    six = packet.family is Family.IPV6
+    return not (src.is_multicast or src.is_unspecified or (six and packet.dst.is_multicast))
 
 
 def icmp_error(

@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -71,8 +72,10 @@ class Lab:
             run("bridge", "-batch", "-", given="".join(_fdb(router)))
             _write_sysctls(router, own=True)
             self._listen(family)
-            _wait_for_carriers()
-            _load(case)  # last: what IPv6 says by itself when devices go up must not use up what rules count
+            _wait_for_carriers([link.name for link in router.links])
+            if family is Family.IPV6:
+                _wait_for_listener_reports(router)
+            _load(case)
         self._far = {device: f"{near}{device}" for device in DEVICES}
         self._devices = {name: device for device, name in self._far.items()}
 
@@ -194,15 +197,64 @@ def _up(device: str) -> None:
         fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", device.encode(), flags))  # SIOCSIFFLAGS
 
 
-def _wait_for_carriers() -> None:
+def _wait_for_carriers(devices: list[str]) -> None:
     """The first end of a veth pair to go up has a queue, and is a port in forwarding state, only when a kernel thread
-    (linkwatch) has seen the other end; what comes before is lost."""
-    end = time.monotonic() + 5
+    (linkwatch) has seen the other end, and the bridge only when it has seen that; what comes before is lost."""
+    end = time.monotonic() + 10
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        while time.monotonic() < end and not all(_flags(control, device) & _RUNNING for device in DEVICES):
+        while not all(_flags(control, device) & _RUNNING for device in devices):
+            if time.monotonic() > end:
+                raise RuntimeError(f"not all of {', '.join(devices)} have a carrier")
             time.sleep(0.001)
-    for device in DEVICES:
+    for device in devices:
         _up(device)  # for its lock: the thread holds it until it is done with the device
+
+
+def _wait_for_listener_reports(router: Namespace) -> None:
+    """When a device goes up, IPv6 joins a multicast group for each of its addresses, tells so at once and hears itself, all
+    by kernel threads that a busy machine keeps waiting: no rule must count that, nor a tunnel carry it."""
+    end = time.monotonic() + 10
+    wanted = _groups(router)
+    while not (wanted <= _reported() and _all_heard()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"IPv6 of {router.name} is not up: {sorted(wanted - _reported())}")
+        time.sleep(0.001)
+
+
+def _groups(router: Namespace) -> set[tuple[str, str, int]]:
+    """(device, group, users) of what IPv6 must have joined: of each address the solicited-node group; where it forwards,
+    that of each prefix's anycast address and all routers'."""
+    users: Counter[tuple[str, int]] = Counter()
+    forwards = router.sysctls.get("net.ipv6.conf.all.forwarding") == "1"
+    for link in router.links:
+        if link.mac is None:
+            continue
+        own = [int.from_bytes(mac_bytes(link.mac)[3:], "big")]
+        own += [int(one.interface) & 0xFFFFFF for one in router.addresses if one.device == link.name]
+        for suffix in own:
+            users[link.name, _SOLICITED | suffix] += 1
+        if forwards:
+            users[link.name, _SOLICITED] += len(own)
+            users[link.name, _ALL_ROUTERS] += 1
+    return {(device, f"{group:032x}", count) for (device, group), count in users.items()}
+
+
+_ALL_ROUTERS, _SOLICITED = 0xFF02 << 112 | 2, 0xFF02 << 112 | 0x1FF000000
+_TOLD = 3  # MAF_TIMER_RUNNING | MAF_LAST_REPORTER: set when the first report is out
+
+
+def _reported() -> set[tuple[str, str, int]]:
+    with open("/proc/thread-self/net/igmp6") as file:
+        lines = [line.split() for line in file]
+    return {
+        (device, group, int(users)) for _, device, group, users, flags, _ in lines if int(flags, 16) & _TOLD == _TOLD
+    }
+
+
+def _all_heard() -> bool:
+    with open("/proc/thread-self/net/snmp6") as file:
+        held = dict(line.split() for line in file)
+    return held["Ip6InDelivers"] == held["Ip6OutRequests"]
 
 
 def _load(case: Case) -> None:

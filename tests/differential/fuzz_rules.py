@@ -196,7 +196,7 @@ def _random_branch(rng: Random, plan: Plan) -> list[tuple[str, str, str]]:
     ]
 
 
-_LIKELY = {"raw": 0.25, "mangle": 0.6, "nat": 0.8, "filter": 0.9, "security": 0.05}
+_LIKELY = {"raw": 0.25, "mangle": 0.6, "nat": 0.8, "filter": 0.9, "security": 0.1}
 _HOOKS_OF_USER = {"ONE": {"INPUT", "FORWARD", "OUTPUT"}, "TWO": {"INPUT", "FORWARD", "OUTPUT"},
                   "MARKS": {hook.value for hook in Hook}, "SERVICES": {"PREROUTING", "OUTPUT"}}  # fmt: skip
 

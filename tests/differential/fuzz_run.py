@@ -1,7 +1,9 @@
-"""The long run, and the recordings: ``python -m tests.differential.fuzz_run [--seconds N] [--seed N] [--record]``.
+"""The long run, and the recordings: ``python -m tests.differential.fuzz_run [--seconds N] [--seed N] [--output FILE]
+[--record]``.
 
-Each worker has a processor and namespaces of its own. What disagrees twice is shrunk, kept under ``fuzz_examples/`` and
-shown; the last line counts packets, rulesets and disagreements and names the kernel. Exit status 1 if there were any.
+Each worker has a processor and namespaces of its own. What disagrees is sent again at once: if it is there again, it is
+shrunk, kept under ``fuzz_examples/`` and shown; if not, it is shown as it was. The last lines count packets, rulesets and
+disagreements of both kinds and name the kernel. Exit status 1 if there were any, or a case could not be made.
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from netsim.packet.address import Family
 from tests.conftest import _kernel_is_missing
 from tests.differential.fuzz_cases import case_to_json, random_case
-from tests.differential.fuzz_compare import Disagreement, Live, check, shrink
+from tests.differential.fuzz_compare import Disagreement, ask, compare, shrink
 from tests.differential.fuzz_files import RECORDED, examples, keep, versions, write_recording
 from tests.differential.fuzz_lab import lab
 
@@ -35,6 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=int(time.time()) % 10**6 * 10**6, help="the first; the time tells if absent"
     )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write what came of it to FILE, as JSON")
     parser.add_argument("--record", action="store_true", help="write tests/data/recorded/fuzz-*.json.gz anew")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -45,10 +49,10 @@ def main() -> int:
         return record()
     if given.worker is not None:
         return work(given.worker, given.workers, given.seed, given.seconds)
-    return run(given.workers, given.seed, given.seconds)
+    return run(given.workers, given.seed, given.seconds, given.output)
 
 
-def run(workers: int, seed: int, seconds: float) -> int:
+def run(workers: int, seed: int, seconds: float, output: Path | None) -> int:
     words = [sys.executable, "-m", "tests.differential.fuzz_run", "--seed", str(seed), "--seconds", str(seconds)]
     begun = time.monotonic()
     started = [
@@ -57,27 +61,40 @@ def run(workers: int, seed: int, seconds: float) -> int:
         )
         for number in range(workers)
     ]
-    total = {"packets": 0, "rulesets": 0, "unsteady": 0}
-    found: list[str] = []
+    total = _nothing()
     for worker in started:
-        output, _ = worker.communicate()
+        said, _ = worker.communicate()
         if worker.returncode:
-            found.append("a worker ended before its time")
+            total["failed"].append("a worker ended before its time")
             continue
-        told = json.loads(output.splitlines()[-1])
-        found += told.pop("disagreements")
+        told = json.loads(said.splitlines()[-1])
         total = {key: total[key] + told[key] for key in total}
+    found, once, failed = total["disagreements"], total["once"], total["failed"]
     for text in found[:SHOWN]:
         print(text, end="\n\n")
-    took = f"{time.monotonic() - begun:.0f} s with {workers} workers on {os.cpu_count()} processors"
-    print(f"{total['packets']} packets over {total['rulesets']} rulesets in {took} (first seed {seed}):")
-    print(f"{len(found)} disagreements, {total['unsteady']} seen once but not again")
+    for text in once[:SHOWN]:
+        print(f"seen once, not when it was replayed: {text}", end="\n\n")
+    for text in failed[:SHOWN]:
+        print(f"not compared: {text}", end="\n\n")
+    took = round(time.monotonic() - begun)
+    on = f"{workers} workers on {os.cpu_count()} processors"
+    print(f"{total['packets']} packets over {total['rulesets']} rulesets in {took} s with {on} (first seed {seed}):")
+    print(f"{len(found)} disagreements, {len(once)} seen once but not again, {len(failed)} cases not compared")
     print(", ".join(versions().values()))
-    return 1 if found else 0
+    if output is not None:
+        about = {"seed": seed, "seconds": took, "processors": os.cpu_count(), "versions": versions()}
+        output.write_text(json.dumps({**total, **about}, indent=1))
+    return 1 if found or once or failed else 0
+
+
+def _nothing() -> dict[str, Any]:
+    """What a run tells. ``once``: disagreements that were not there when the case was sent again; ``failed``: why a case
+    could not be made."""
+    return {"packets": 0, "rulesets": 0, "disagreements": [], "once": [], "failed": []}
 
 
 def work(number: int, workers: int, seed: int, seconds: float) -> int:
-    told: dict[str, Any] = {"packets": 0, "rulesets": 0, "unsteady": 0, "disagreements": []}
+    told = _nothing()
     end = time.monotonic() + seconds
     with lab(number) as real:
         at = seed + number
@@ -87,19 +104,26 @@ def work(number: int, workers: int, seed: int, seconds: float) -> int:
             at += workers
             told["rulesets"] += 1
             try:
-                told["packets"] += check(case, Live(real, case))
+                told["packets"] += compare(real, case)
                 continue
-            except Disagreement:
-                pass
+            except Disagreement as difference:
+                first = f"{family.name}, seed {at - workers}: {_text(difference)}"
+            except RuntimeError as error:
+                told["failed"].append(f"{family.name}, seed {at - workers}: {error}")
+                continue
             try:
-                told["packets"] += check(case, Live(real, case))
-                told["unsteady"] += 1
+                told["packets"] += compare(real, case)
+                told["once"].append(first)
             except Disagreement as again:
                 least = shrink(real, again, SHRINK_SECONDS)
                 path = keep(least.case, f"{family.name}, seed {at - workers}: {str(least).partition(chr(10))[0]}")
-                told["disagreements"].append(f"{least}\n  kept as {path.name}")
+                told["disagreements"].append(f"{_text(least)}\n  kept as {path.name}")
     print(json.dumps(told))
     return 0
+
+
+def _text(difference: Disagreement) -> str:
+    return "\n".join((str(difference), *getattr(difference, "__notes__", ())))
 
 
 def record() -> int:
@@ -112,8 +136,7 @@ def record() -> int:
         for name, cases in told.items():
             held = []
             for case in cases:
-                kernel = Live(real, case)
-                check(case, kernel)
+                kernel = ask(real, case)
                 said = {"answers": kernel.answers, "connections": kernel.connections(), "counters": kernel.counters()}
                 held.append({"case": case_to_json(case), **said})
             path = RECORDED / f"fuzz-{name}.json.gz"

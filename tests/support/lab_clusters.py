@@ -11,8 +11,6 @@ from netsim.topology.assemble import Assembled, assemble
 EVERY_CLASS = Path(__file__).parents[1] / "data" / "lab" / "every-class.yaml"
 POD_CIDRS = ("10.244.0.0/16", "fd00:10:244::/56")
 SERVICE_CIDRS = ("10.96.0.0/16", "fd00:10:96::/112")
-# How the command line is told of them.
-WORDS = ["-f", str(EVERY_CLASS), "--pod-cidr", ",".join(POD_CIDRS), "--service-cidr", ",".join(SERVICE_CIDRS)]
 
 
 def assembled(*files: str, **settings: object) -> Assembled:

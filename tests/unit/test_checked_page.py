@@ -41,10 +41,15 @@ def test_runs_become_rows_and_sums(tmp_path: Path) -> None:
     (tmp_path / "example, flannel vxlan.host.json").write_text(json.dumps(result(1000)))
     (tmp_path / "example, flannel vxlan.uml.json").write_text(json.dumps(result(500)))
     (tmp_path / "example, flannel udp.uml.failed").write_text("note: x\nerror: no such kernel")
+    versions = {"kernel": "Linux 6.18.0", "iptables": "iptables v1.8.9", "ipset": "ipset v7.17"}
+    told = {"packets": 51000, "rulesets": 2001, "seconds": 600, "disagreements": [], "once": ["x"], "failed": []}
+    (tmp_path / "random-cases.json").write_text(json.dumps({**told, "versions": versions}))
     text = page(tmp_path)
     assert "| example, flannel vxlan | Linux 6.1.0 (host) | 2 | 1,000 | 1,234 | 0 | 0 | all agree |" in text
     assert "| example, flannel udp | uml | | | | | | not made: no such kernel |" in text
     assert "1,500 packets in 2 runs, 0 disagreements." in text
+    assert "51,000 random packets over 2,001 random rulesets" in text
+    assert "Linux 6.18.0 (iptables v1.8.9; ipset v7.17), in 600 s: 0 disagreements, 1 that did not come again" in text
     assert "| pod to itself | 1,500 |" in text
     assert "| whole connections | 1,500 |" in text
     assert "Nothing: every run agreed" in text

@@ -1,7 +1,8 @@
-"""The TCP tracker: a connection's life, and segments that do not belong."""
+"""The TCP tracker: a connection's life, and segments that do not belong; and when connections expire."""
 
 from __future__ import annotations
 
+from netsim.linux.conntrack import after
 from netsim.linux.conntrack_tcp import TcpTrack
 from netsim.packet.model import Tcp, TcpFlag
 
@@ -100,3 +101,8 @@ def test_syns_that_cross() -> None:
     assert track.advance(Tcp(1, 2, S | A, seq=100, ack=901, window=1000), False, False, True) == "ok"
     assert track.advance(Tcp(2, 1, A, seq=901, ack=101, window=1000), True, False, True) == "ok"
     assert track.state == "ESTABLISHED"
+
+
+def test_times_add_up_to_what_the_clock_will_read() -> None:
+    """Milliseconds are not whole in binary: without rounding one sum in sixteen is too long, and as many too short."""
+    assert all(after(at / 1000, 30.0) == (at + 30_000) / 1000 for at in range(0, 10**6, 7))

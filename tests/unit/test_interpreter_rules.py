@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from netsim.interpreter import Disposition, LocalOrigin, Outcome, State, WireOrigin, trace
+from netsim.linux.conntrack_tcp import Side, TcpTrack
+from netsim.linux.fib import default_rules
 from netsim.linux.ipset import parse_save
 from netsim.linux.link import Link, LinkKind
+from netsim.linux.netfilter.text import parse_save as parse_rules
+from netsim.linux.netfilter.text import print_save
 from netsim.linux.network import Namespace, StaticNetwork
-from netsim.linux.route import Address, Neighbour, Route
+from netsim.linux.route import Address, Neighbour, Route, RouteType, RoutingRule
 from netsim.packet.address import Family, interface, ip, network
 from netsim.packet.model import BROADCAST_MAC, Frame, Packet, Proto, Tcp, TcpFlag, Udp
 from tests.support.interpreter_worlds import mac, ruleset
@@ -184,3 +190,94 @@ def test_a_tunnel_that_leads_into_itself_ends() -> None:
     assert outcome.disposition is Disposition.DROPPED
     assert outcome.decided_by is not None
     assert "into itself" in outcome.decided_by.step.text
+
+
+def test_a_sender_is_told_five_times_that_there_is_no_route_then_once_a_second() -> None:
+    """``ip_error``; a broadcast frame, which gets no error, counts like all others."""
+    net, state, told = router(), State(), []
+    for number, when in enumerate((0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.9, 1.1, 1.2)):
+        state.now = when
+        outcome = at(net, "a0", udp("10.1.0.2", "172.16.9.9"), state, BROADCAST_MAC if number == 2 else "")
+        assert outcome.disposition is Disposition.UNREACHABLE
+        assert isinstance(outcome.state, State)
+        state = outcome.state
+        told.append(outcome.icmp is not None)
+    assert told == [True, True, False, True, True, False, False, True, False]
+    other = at(net, "b0", udp("10.2.0.2", "172.16.9.9"), state)
+    assert other.icmp is not None
+
+
+def test_a_rule_that_is_unreachable_says_net_and_a_route_says_host() -> None:
+    net = router(routes=(Route(network("10.66.2.0/24"), type=RouteType.UNREACHABLE),))
+    space = net.namespace("R")
+    rule = RoutingRule(100, destination=network("10.66.3.0/24"), action="unreachable")
+    ruled = StaticNetwork({"R": replace(space, rules=(*default_rules(Family.IPV4), rule))})
+    codes = [
+        outcome.icmp.code
+        for destination in ("10.66.2.1", "10.66.3.1")
+        if (outcome := at(ruled, "a0", udp("10.1.0.2", destination))).icmp is not None
+    ]
+    assert codes == [1, 0]
+
+
+@pytest.mark.parametrize("nft", [False, True])
+def test_table_security_comes_before_source_translation_unless_it_is_iptables_nfts(nft: bool) -> None:
+    rules = "nat -A INPUT -j SNAT --to-source 10.9.9.9\nsecurity -A INPUT -s 10.9.9.9/32 -j DROP"
+    held = replace(ruleset(rules), nft=nft)
+    net = StaticNetwork({"R": replace(router().namespace("R"), rulesets={Family.IPV4: held})})
+    outcome = at(net, "a0", udp("10.1.0.2", "10.1.0.1"))
+    assert outcome.disposition is (Disposition.DROPPED if nft else Disposition.DELIVERED)
+    text = "".join(print_save(held))
+    assert parse_rules(text, Family.IPV4) == held
+    assert parse_rules(text.replace(" (nf_tables)", " v1.8.9"), Family.IPV4) == replace(held, nft=False)
+
+
+def test_what_is_for_everybody_leaves_by_the_device_of_its_source() -> None:
+    """``ip_route_output_key_hash_rcu``: no route is asked, and the sender hears it too."""
+    outcome = at(router(), None, udp("10.2.0.1", "255.255.255.255"))
+    assert out(outcome) == [("b0", BROADCAST_MAC)]
+    assert [packet for hop in outcome.hops for packet in hop.delivered] == [udp("10.2.0.1", "255.255.255.255")]
+    assert at(router(), None, udp("10.7.0.1", "255.255.255.255")).disposition is Disposition.UNREACHABLE
+
+
+def test_masquerade_leaves_a_host_without_an_address_alone() -> None:
+    net = router("nat -A POSTROUTING -j MASQUERADE", **{"net_DOT_bridge_DOT_bridge-nf-call-iptables": "1"})
+    outcome = at(net, "p1", udp("0.0.0.0", "10.3.0.9"), None, Q)
+    assert str(outcome.packet.src) == "0.0.0.0"
+
+
+def test_windows_are_enforced_again_only_for_the_side_that_began_anew() -> None:
+    """``nf_ct_tcp_state_reset``: a connection picked up in midstream that a SYN and its answer bring back in step."""
+    track = TcpTrack.begin(Tcp(1, 2, TcpFlag.ACK, 1000, 5000), loose=True)
+    assert track is not None
+    said = (
+        (TcpFlag.ACK, 1000, 5000, False), (TcpFlag.SYN, 500_000, 0, False),
+        (TcpFlag.SYN | TcpFlag.ACK, 9000, 500_001, True),
+    )  # fmt: skip
+    for flags, seq, ack, reply in said:
+        track.advance(Tcp(2 if reply else 1, 1 if reply else 2, flags, seq, ack), reply, False)
+    assert [side.liberal for side in track.sides] == [False, True]
+    far = Tcp(2, 1, TcpFlag.FIN | TcpFlag.ACK, 9_000_000, 500_001)
+    assert track.copy().advance(far, True, False) == "ok"
+    assert track.copy().advance(Tcp(1, 2, TcpFlag.FIN | TcpFlag.ACK, 9_000_000, 9001), False, False) == "invalid"
+
+
+def test_a_syn_without_options_keeps_the_scale_of_an_earlier_one() -> None:
+    """``tcp_options`` returns before it resets anything."""
+    side, scaled = Side(), Tcp(1, 2, TcpFlag.SYN, 1, 0, options=b"\x01\x03\x03\x07")
+    side.begin(scaled, Side(), False)
+    side.begin(replace(scaled, options=b"", seq=5), Side(), False)
+    assert (side.scale, side.scales) == (7, True)
+    side.begin(replace(scaled, options=b"\x02\x04\x05\xb4", seq=9), Side(), False)
+    assert (side.scale, side.scales) == (0, False)
+
+
+def test_loopback_addresses_leave_only_where_route_localnet_says_so() -> None:
+    rules = "nat -A OUTPUT -d 127.0.0.1/32 -j DNAT --to-destination 10.1.0.2"
+    here = at(router(rules), None, udp("127.0.0.1", "127.0.0.1"))
+    assert here.disposition is Disposition.UNREACHABLE
+    assert "127.0.0.1 does not leave by a0" in [step.text for hop in here.hops for step in hop.steps][-1]
+    let = at(
+        router(rules, **{"net_DOT_ipv4_DOT_conf_DOT_all_DOT_route_localnet": "1"}), None, udp("127.0.0.1", "127.0.0.1")
+    )
+    assert out(let) == [("a0", A)]

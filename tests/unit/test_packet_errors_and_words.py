@@ -65,8 +65,9 @@ def test_the_tos_of_errors_is_network_control() -> None:
         (Packet(A, B, Proto.ICMP, Icmp(11)), False),
         (Packet(A, B, Proto.ICMP, Icmp(5)), False),
         (Packet(A, B, Proto.ICMP, Icmp(42)), False),
-        (Packet(A, ip("224.0.0.5"), Proto.UDP, Udp(1, 2)), False),
-        (Packet(A, ip("255.255.255.255"), Proto.UDP, Udp(1, 2)), False),
+        (Packet(A, ip("224.0.0.5"), Proto.UDP, Udp(1, 2)), True),  # IPv4 asks the route, not the address
+        (Packet(A, ip("255.255.255.255"), Proto.UDP, Udp(1, 2)), True),
+        (Packet(ip("224.0.0.5"), B, Proto.UDP, Udp(1, 2)), False),
         (Packet(ip("0.0.0.0"), B, Proto.UDP, Udp(1, 2)), False),
         (Packet(A, B, Proto.UDP, Raw(bytes(8)), more_fragments=True), True),
         (Packet(A, B, Proto.UDP, Raw(bytes(8)), fragment_offset=8), False),

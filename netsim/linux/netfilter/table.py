@@ -44,10 +44,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """All iptables tables of one family in one namespace. A table nobody touched is absent."""
+    """All iptables tables of one family in one namespace. A table nobody touched is absent.
+
+    ``nft``: iptables-nft holds them, which runs table security at priority 150 (``nft.c`` of iptables 1.8.9), behind source
+    translation at INPUT; the kernel's own tables run it at 50 (``NF_IP_PRI_SECURITY``), before."""
 
     family: Family
     tables: Mapping[str, Table] = field(default_factory=dict)
+    nft: bool = False
 
 
 class RulesetBuilder:
