@@ -19,11 +19,9 @@ from netsim.compiled.flows import (
     find_any,
     link_flow,
     new_flow,
-    new_outer,
-    outer_last,
-    settled,
 )
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.outer_flows import new_outer, outer_last, settled
 from netsim.compiled.recent_table import commit as commit_recent
 from netsim.compiled.tracking_kernels import bail, fault
 from netsim.compiled.unit import unit

@@ -28,9 +28,10 @@ from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
-from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, outer_alive, settled, tuple_hash
+from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, tuple_hash
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import run
+from netsim.compiled.outer_flows import outer_alive, settled
 from netsim.compiled.places import enter
 from netsim.compiled.prefetch import prefetch, prefetch_read
 from netsim.compiled.tcp_kernel import NO_OPTIONS, tcp_established

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import Int, inner, kernel
+from netsim.compiled.jit import Int, kernel
 from netsim.compiled.unit import unit
 
 U = np.uint64
@@ -218,7 +218,7 @@ def inverted_ports(proto: Int, ports: Int) -> Int:
 
 
 @kernel
-def _tag(h: Int) -> Int:
+def tag(h: Int) -> Int:
     return np.uint32(h >> U(32)) & TAG
 
 
@@ -292,12 +292,12 @@ def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6
     if elsewhere(s, h):
         return -1
     mask = U(s.slots.shape[0] - 1)
-    tag = _tag(h)
+    wanted = tag(h)
     at = h & mask
     while s.slots[at] != 0:
         slot = s.slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != tag:
+        if slot == TOMB or slot & TAG != wanted:
             continue
         flow = np.int64(slot & NUMBER)
         hot = s.hot[flow]
@@ -328,13 +328,13 @@ def find_any(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int
     This is the fast path's key: a packet of the original direction enters as ``s0``, a reply as ``s1`` turned round."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
     mask = U(s.slots.shape[0] - 1)
-    tag = _tag(h)
+    wanted = tag(h)
     at = h & mask
     turned = inverted_ports(proto, ports)
     while s.slots[at] != 0:
         slot = s.slots[at]
         at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != tag:
+        if slot == TOMB or slot & TAG != wanted:
             continue
         flow = np.int64(slot & NUMBER)
         hot = s.hot[flow]
@@ -379,21 +379,21 @@ def same_source(s: FlowState, ns: Int, proto: Int, src: Int, port: Int, ipv6: In
 
 
 @kernel
-def _insert(slots: npt.NDArray[np.uint32], h: Int, number: Int) -> Int:
+def insert(slots: npt.NDArray[np.uint32], h: Int, number: Int) -> Int:
     """True if a tomb was reused."""
     mask = U(slots.shape[0] - 1)
     at = h & mask
     while slots[at] != 0 and slots[at] != TOMB:
         at = (at + U(1)) & mask
     reused = slots[at] == TOMB
-    slots[at] = _tag(h) | np.uint32(number)
+    slots[at] = tag(h) | np.uint32(number)
     return reused
 
 
 @kernel
-def _remove(slots: npt.NDArray[np.uint32], h: Int, number: Int) -> Int:
+def remove(slots: npt.NDArray[np.uint32], h: Int, number: Int) -> Int:
     mask = U(slots.shape[0] - 1)
-    wanted = _tag(h) | np.uint32(number)
+    wanted = tag(h) | np.uint32(number)
     at = h & mask
     while slots[at] != 0:
         if slots[at] == wanted:
@@ -435,9 +435,9 @@ def link_flow(s: FlowState, flow: Int) -> Int:
     v6 = np.int64(hot["status"] & 1)
     a = tuple_hash(hot["proto"], hot["s0_src"], hot["s0_dst"], hot["s0_ports"], v6)
     b = tuple_hash(hot["proto"], hot["s1_src"], hot["s1_dst"], hot["s1_ports"], v6)
-    if _insert(s.slots, a, flow):
+    if insert(s.slots, a, flow):
         s.counts[N_TOMBS] -= 1
-    if a != b and _insert(s.slots, b, flow):
+    if a != b and insert(s.slots, b, flow):
         s.counts[N_TOMBS] -= 1
     _chain_source(s, flow, 0, hot["proto"], hot["s0_src"], hot["s0_ports"] >> 16)
     if hot["s0_src"] != hot["s1_src"] or hot["s0_ports"] >> 16 != hot["s1_ports"] >> 16:
@@ -469,9 +469,9 @@ def drop_flow(s: FlowState, flow: Int) -> Int:
     disown(s, cold["outer1"], flow << 1 | 1, hot["last1"])
     a = tuple_hash(hot["proto"], hot["s0_src"], hot["s0_dst"], hot["s0_ports"], v6)
     b = tuple_hash(hot["proto"], hot["s1_src"], hot["s1_dst"], hot["s1_ports"], v6)
-    s.counts[N_TOMBS] += _remove(s.slots, a, flow)
+    s.counts[N_TOMBS] += remove(s.slots, a, flow)
     if a != b:
-        s.counts[N_TOMBS] += _remove(s.slots, b, flow)
+        s.counts[N_TOMBS] += remove(s.slots, b, flow)
     _unchain_source(s, flow, 0, hot["proto"], hot["s0_src"], hot["s0_ports"] >> 16)
     if hot["s0_src"] != hot["s1_src"] or hot["s0_ports"] >> 16 != hot["s1_ports"] >> 16:
         _unchain_source(s, flow, 1, hot["proto"], hot["s1_src"], hot["s1_ports"] >> 16)
@@ -484,113 +484,11 @@ def drop_flow(s: FlowState, flow: Int) -> Int:
     return 0
 
 
-# Outer entries: the tunnel's own conversation, in the sending and in the receiving namespace.
-
-
-@kernel
-def outer_last(s: FlowState, number: Int) -> Int:
-    entry = s.outer[number]
-    if entry["owner"] == 0:
-        return np.int64(entry["last"])
-    hot = s.hot[entry["owner"] >> 1]
-    return np.int64(hot["last1"]) if entry["owner"] & 1 else np.int64(hot["last0"])
-
-
-@kernel
-def outer_alive(s: FlowState, number: Int, now: Int) -> Int:
-    entry = s.outer[number]
-    return outer_last(s, number) + np.int64(s.timeouts[entry["settings"], entry["state"]]) > now
-
-
-@inner
-def settled(entry: Any) -> Int:
-    """Will the tunnel's next packets meet the same rules and timeout? If both ends speak with the same tuple (IPIP and
-    flanneld), only once both have: replies make its packets ESTABLISHED, and UDP a stream."""
-    if entry["proto"] != 17:
-        return entry["status"] & SEEN_REPLY != 0
-    return entry["ports"] >> 16 != entry["ports"] & 0xFFFF or entry["state"] == UDP_STREAM
-
-
 @kernel
 def disown(s: FlowState, number: Int, owner: Int, last: Int) -> None:
     if number != 0 and s.outer[number]["owner"] == owner:
         s.outer[number]["owner"] = 0
         s.outer[number]["last"] = last
-
-
-@unit
-@kernel
-def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, now: Int) -> Int:
-    """The living outer entry of ``ns`` with this tuple: number << 1 | direction; ``NONE``, ``ELSEWHERE``."""
-    h = tuple_hash(proto, src, dst, ports, ipv6)
-    if elsewhere(s, h):
-        return -1
-    mask = U(s.outer_slots.shape[0] - 1)
-    tag = _tag(h)
-    at = h & mask
-    while s.outer_slots[at] != 0:
-        slot = s.outer_slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != tag:
-            continue
-        number = np.int64(slot & NUMBER)
-        entry = s.outer[number]
-        if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
-            continue
-        same = entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports
-        turned = entry["src"] == dst and entry["dst"] == src and entry["ports"] == inverted_ports(proto, ports)
-        if (same or turned) and outer_alive(s, number, now):  # a dead one may be before it, begun from the other side
-            return number << 1 | (0 if same else 1)
-    return 0
-
-
-@unit
-@kernel
-def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, ns0: Int, ns1: Int) -> Int:
-    """A linked outer entry: the dead one of the same tuple, or a new record; 0 if there is no room."""
-    h = tuple_hash(proto, src, dst, ports, ipv6)
-    mask = U(s.outer_slots.shape[0] - 1)
-    tag = _tag(h)
-    at = h & mask
-    while s.outer_slots[at] != 0:
-        slot = s.outer_slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != tag:
-            continue
-        number = np.int64(slot & NUMBER)
-        entry = s.outer[number]
-        if entry["proto"] == proto and entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
-            if entry["ns0"] == ns0 and entry["ns1"] == ns1 and (entry["status"] & 1) == ipv6:
-                return number
-    number = s.counts[N_OUTER_FREE]
-    if number != 0:
-        s.counts[N_OUTER_FREE] = np.int64(s.outer[number]["src"])
-    elif s.counts[OUTER_HIGH] + 1 < s.outer.shape[0]:
-        s.counts[OUTER_HIGH] += 1
-        number = s.counts[OUTER_HIGH]
-    else:
-        return 0
-    entry = s.outer[number]
-    entry["src"], entry["dst"], entry["ports"] = src, dst, ports
-    entry["proto"] = proto
-    entry["ns0"], entry["ns1"] = ns0, ns1
-    entry["status"] = ipv6
-    entry["owner"] = 0
-    if _insert(s.outer_slots, h, number):
-        s.counts[N_OUTER_TOMBS] -= 1
-    s.counts[N_OUTERS] += 1
-    return number
-
-
-@kernel
-def drop_outer(s: FlowState, number: Int) -> None:
-    entry = s.outer[number]
-    h = tuple_hash(entry["proto"], entry["src"], entry["dst"], entry["ports"], np.int64(entry["status"] & 1))
-    s.counts[N_OUTER_TOMBS] += _remove(s.outer_slots, h, number)
-    entry["proto"] = 0
-    entry["src"] = np.uint32(s.counts[N_OUTER_FREE])
-    s.counts[N_OUTER_FREE] = number
-    s.counts[N_OUTERS] -= 1
 
 
 @kernel
@@ -603,16 +501,16 @@ def rebuild(s: FlowState) -> None:
         v6 = np.int64(hot["status"] & 1)
         a = tuple_hash(hot["proto"], hot["s0_src"], hot["s0_dst"], hot["s0_ports"], v6)
         b = tuple_hash(hot["proto"], hot["s1_src"], hot["s1_dst"], hot["s1_ports"], v6)
-        _insert(s.slots, a, flow)
+        insert(s.slots, a, flow)
         if a != b:
-            _insert(s.slots, b, flow)
+            insert(s.slots, b, flow)
         _chain_source(s, flow, 0, hot["proto"], hot["s0_src"], hot["s0_ports"] >> 16)
         if hot["s0_src"] != hot["s1_src"] or hot["s0_ports"] >> 16 != hot["s1_ports"] >> 16:
             _chain_source(s, flow, 1, hot["proto"], hot["s1_src"], hot["s1_ports"] >> 16)
     for number in range(1, s.counts[OUTER_HIGH] + 1):
         entry = s.outer[number]
         if entry["proto"] != 0:
-            _insert(
+            insert(
                 s.outer_slots,
                 tuple_hash(entry["proto"], entry["src"], entry["dst"], entry["ports"], np.int64(entry["status"] & 1)),
                 number,

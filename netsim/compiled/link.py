@@ -27,6 +27,7 @@ from netsim.compiled import commit_kernels as commit
 from netsim.compiled import engine_kernels as engine
 from netsim.compiled import flows, machine, units
 from netsim.compiled import hook_kernels as hooks
+from netsim.compiled import outer_flows as outers
 from netsim.compiled import tracking_kernels as tracking
 from netsim.compiled import tunnel_kernels as tunnels
 from netsim.compiled.engine_tables import Columns, Engine, Results
@@ -45,11 +46,11 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (units.select_source, "fwiiiiu"),
     (units.walk, "phcwiirdn"),
     (flows.find, "siiiiiii"),
-    (flows.find_outer, "siiiiiii"),
+    (outers.find_outer, "siiiiiii"),
     (flows.same_source, "siiiiii"),
     (flows.link_flow, "si"),
     (flows.drop_flow, "si"),
-    (flows.new_outer, "siiiiiii"),
+    (outers.new_outer, "siiiiiii"),
     (hooks.reroute, "ex"),
     (hooks.walk_table, "exii"),
     (tracking.begin_or_advance, "exii"),

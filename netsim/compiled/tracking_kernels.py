@@ -16,9 +16,10 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.flows import alive, elsewhere, find, find_outer, inverted_ports, same_source, source_key
+from netsim.compiled.flows import alive, elsewhere, find, inverted_ports, same_source, source_key
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
+from netsim.compiled.outer_flows import find_outer
 from netsim.compiled.programs import NAT_ADDRESS, NAT_FULLY_RANDOM, NAT_PORTS, NAT_RANDOM
 from netsim.compiled.tcp_kernel import ANSWERED, ASSURED, OK
 from netsim.compiled.unit import unit

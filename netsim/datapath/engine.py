@@ -25,9 +25,10 @@ from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
 from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
-from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, drop_outer, find, find_outer
+from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, find
 from netsim.compiled.link import link
 from netsim.compiled.names import Names
+from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS

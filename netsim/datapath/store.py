@@ -20,13 +20,12 @@ from netsim.compiled.flows import (
     FlowState,
     add_elsewhere,
     aligned,
-    new_outer,
-    outer_last,
     rebuild,
     remove_elsewhere,
     source_key,
     tuple_hash,
 )
+from netsim.compiled.outer_flows import new_outer, outer_last
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
 from netsim.linux.conntrack import Entry, Tuple

@@ -80,7 +80,8 @@ class Supply:
             self.tables.retable(str(name), family, table, number)
         again = [name for name in renewal.namespaces if self.tables.forget(name)]
         if again:  # who answers on the wire may have changed with them
-            self.tables.facts.forget(wd.NEIGHBOUR4, wd.NEIGHBOUR6, wd.PORT, wd.STATION)
+            learnt = wd.NEIGHBOUR4, wd.NEIGHBOUR6, wd.PORT, wd.STATION, wd.LEASE, wd.RESOLVED4, wd.RESOLVED6
+            self.tables.facts.forget(*learnt)
         for name in again:
             self.add(name)
         return renewed
