@@ -215,9 +215,11 @@ def local_deliver(machine: Machine, flight: Flight) -> None:
 
 
 def _learn_mtu(machine: Machine, flight: Flight) -> None:
-    """A sender that is told of a smaller MTU on the way keeps to it."""
+    """A sender that is told of a smaller MTU on the way keeps to it. What is told to a broadcast address nobody believes
+    (``icmp_rcv``)."""
     packet = flight.packet
-    if not isinstance(packet.body, Icmp):
+    to_all = flight.route is not None and flight.route.type is RouteType.BROADCAST
+    if not isinstance(packet.body, Icmp) or to_all:
         return
     needed = (Proto.ICMP, 3, 4) if flight.family is Family.IPV4 else (Proto.ICMPV6, 2, 0)
     if (packet.proto, packet.body.type, packet.body.code) != needed:
