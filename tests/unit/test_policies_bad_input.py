@@ -104,6 +104,8 @@ def test_of_two_policies_with_one_name_the_last_counts_as_when_they_are_applied(
 def test_what_a_server_would_accept_is_evaluated() -> None:
     """Host bits are masked; a policy for a namespace without pods selects nobody; a range from 9 to 8 holds no port."""
     assert allowed(build(block("10.0.2.99/24")), "shop/web", "shop/db") == NO_PORTS
+    for all_v6 in (("::/0",), ("::/0", "fd00::/8"), ("::/96", "::1/128")):
+        assert allowed(build(block(*all_v6)), "batch/job", "shop/db") == NO_PORTS, f"{all_v6} say nothing about IPv4"
     for sloppy in ("010.000.002.000/24", "::ffff:10.0.2.0/120"):
         assert allowed(build(block(sloppy)), "batch/job", "shop/db") == ALL_PORTS, sloppy
         assert allowed(build(block(sloppy)), "shop/web", "shop/db") == NO_PORTS, sloppy

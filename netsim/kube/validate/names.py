@@ -196,7 +196,7 @@ def prefix(text: str) -> Prefix | None:
         bits -= 96  # ::ffff:10.0.0.0/104 is 10.0.0.0/8
     if not 0 <= bits <= found.max_prefixlen:
         return None
-    return ipaddress.ip_network((int(found), bits) if found.version == 6 else (str(found), bits), strict=False)
+    return ipaddress.ip_network((str(found), bits), strict=False)  # as a number, :: would be 0.0.0.0
 
 
 def ip(text: str) -> Wrong:
