@@ -1,7 +1,10 @@
 """The engine's loops: packets in the order in which they arrive, each by the fastest path that is exact for it.
 
-    look up (any number of threads, nothing is written)      act (one thread, in order)
+    look up (nothing is written)                             act (one thread, in order)
     hash of the tuple ─▶ index ─▶ candidate flow    ───▶     verify, fast or slow, write state and result
+
+One loop does both, a few packets apart, so that the loads of the one overlap with the arithmetic of the other; several
+threads look up apart, each in its own part of the batch.
 
     fast    the packet's flow is known and the way of such packets is remembered (``Hot.class0/1``): check that nothing has
             expired, advance windows, times and counters in the line already fetched, write the result
@@ -12,9 +15,8 @@ Everything that a fast packet may not assume is a comparison here; a packet that
 candidate that an earlier packet of the batch has made stale costs time and nothing else, and how the looking up is split
 among threads cannot change a byte of the result.
 
-A fast packet costs two cache lines that are not in order: one of the index (while looking up, where dozens of such loads
-overlap, since no branch depends on another packet's) and the flow's hot record (while acting; asked for ``_AHEAD`` packets
-before it is needed). TCP adds the line of its windows.
+A fast packet costs two cache lines that are not in order: one of the index and the flow's hot record, each asked for
+``_AHEAD`` packets before it is needed. TCP adds the line of its windows; a tunnel that other flows share, two more.
 """
 
 from __future__ import annotations
