@@ -129,12 +129,14 @@ def output(machine: Machine, flight: Flight) -> None:
 
 
 def _hear_oneself(machine: Machine, flight: Flight) -> None:
-    """The sender of a broadcast gets a copy, as received on the device it left by (``ip_mc_output``)."""
+    """The sender of a broadcast gets a copy, as received on the device it left by (``ip_mc_output``). Rules meet it first,
+    and it belongs to no socket (``__skb_clone``)."""
+    flight.skb.owner = None
     if not run_hooks(machine, flight, Hook.POSTROUTING):
         return
     flight.skb.iif, flight.skb.oif = flight.skb.oif, None
-    flight.skb.source_mac, flight.skb.pkt_type, flight.skb.owner = "", "loopback", None
-    flight.local, flight.bridged = False, False
+    flight.skb.source_mac, flight.skb.pkt_type = "", "loopback"
+    flight.local = flight.bridged = flight.answering = False
     machine.later(ingress.receive, flight)
 
 
@@ -190,7 +192,7 @@ def _loop_back(machine: Machine, flight: Flight) -> None:
     looped = flight.copy()
     looped.skb.iif, looped.skb.oif = "lo", None
     looped.skb.source_mac, looped.skb.pkt_type, looped.skb.owner = "", "unicast", None  # ip_rcv: skb_orphan
-    looped.local, looped.bridged = False, False
+    looped.local = looped.bridged = looped.answering = False
     machine.later(ingress.receive, looped)
 
 

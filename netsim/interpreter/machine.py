@@ -47,7 +47,6 @@ class Journey:
 
     origin: str  # the namespace (or device) that sent it
     is_error: bool = False
-    is_icmp: bool = False  # an error, and no reset
     hops: list[Hop] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     seen: set[object] = field(default_factory=set)
@@ -64,7 +63,7 @@ class Journey:
     def answered(self, origin: str, record: IcmpError) -> Journey:
         """A new journey for an error or reset that this one causes."""
         root = self.cause or self
-        made = Journey(origin=origin, is_error=True, is_icmp=record.type >= 0, cause=root)
+        made = Journey(origin=origin, is_error=True, cause=root)
         root.errors.append(made)
         self.icmp, self.error = record, made
         return made
@@ -89,6 +88,7 @@ class Flight:
     frame_src: str | None = None
     frame_dst: str | None = None
     nested: int = 0  # how many tunnels it is in here already
+    answering: bool = False  # an ICMP error, perhaps in a tunnel, that is being sent: it has not been queued anywhere yet
     bridged: bool = False  # PREROUTING was done by br_netfilter
     attached: bool = (
         False  # an answer to a packet that conntrack knows of, if only as untracked: NOTRACK comes too late

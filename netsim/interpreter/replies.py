@@ -18,6 +18,7 @@ from netsim.packet.model import ETH_IPV4, ETH_IPV6, Frame, Packet, Proto, Tcp, T
 HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3, 0), (3, 4), (3, 13)
 TTL_EXCEEDED = (11, 0)
 _ERROR_BURST, _ERROR_COST = 5.0, 1.0  # seconds: net.ipv4.route.error_burst and .error_cost, for a whole machine
+_MOST_ERRORS = 64  # that one packet may cause, with those that they cause in turn
 LOCALHOST = ip("127.0.0.1")
 _REJECT_WITH = {
     "icmp-net-unreachable": (3, 0),
@@ -117,12 +118,14 @@ def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 
 
 def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError) -> None:
     """Start the journey of an answer made here; it belongs to the offender's connection (``nf_ct_attach``)."""
-    if flight.journey.is_icmp:
-        return  # icmp_xmit_lock: an error on its way, in a tunnel for instance, causes no other
+    if flight.answering:
+        return  # icmp_xmit_lock: an error causes no other, not even as a tunnel's packet, before some device has queued it
+    if len((flight.journey.cause or flight.journey).errors) >= _MOST_ERRORS:
+        return  # a kernel would go on until its rate limits stop it
     journey = flight.journey.answered(flight.scene.name, record)
     answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
     if record.type >= 0:
-        answer.skb.owner = KERNEL
+        answer.skb.owner, answer.answering = KERNEL, True
     entry = flight.skb.ct
     answer.attached = entry is not None or flight.skb.ct_state is CtState.UNTRACKED
     if entry is not None and record.type >= 0:

@@ -50,6 +50,7 @@ def _send(machine: Machine, flight: Flight, outer: Packet, mark: int | None = No
         return
     skb = Skb(outer, mark=kept, owner=owner)
     wrapped = Flight(flight.scene, flight.hop, flight.journey, skb, local=True, nested=flight.nested + 1)
+    wrapped.answering = flight.answering
     egress.local_out(machine, wrapped)
 
 
