@@ -35,7 +35,14 @@ class RefType(types.Type):  # type: ignore[misc]
 
     def __init__(self, inner: types.NamedTuple) -> None:
         self.inner = inner
+        self._digest = hash(inner)
         super().__init__(f"Ref({inner})")
+
+    def __hash__(self) -> int:
+        return self._digest  # numba asks at every call, and ``inner`` is eighty arrays
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, RefType) and self.inner == other.inner)
 
     @property
     def key(self) -> Any:
@@ -72,10 +79,11 @@ def _words(value: Any) -> list[int]:
 class Ref:
     """Made afresh whenever one of the arrays has been replaced."""
 
-    __slots__ = ("address", "inner", "words")
+    __slots__ = ("address", "inner", "kind", "words")
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
+        self.kind: RefType | None = None  # asked for at every call
         self.words = np.array(_words(inner), np.int64)
         self.address = self.words.ctypes.data
 
@@ -110,11 +118,12 @@ def _likeness(value: Any) -> Any:
 
 @typeof_impl.register(Ref)
 def _type_of(value: Ref, context: Any) -> RefType:
-    key = _likeness(value.inner)
-    found = _known.get(key)
-    if found is None:
-        found = _known[key] = RefType(numba.typeof(value.inner))
-    return found
+    if value.kind is None:
+        key = _likeness(value.inner)
+        value.kind = _known.get(key)
+        if value.kind is None:
+            value.kind = _known[key] = RefType(numba.typeof(value.inner))
+    return value.kind
 
 
 @unbox(RefType)

@@ -78,13 +78,19 @@ def _source(flight: Flight) -> IPAddress | None:
     nowhere, so that IPv4 does not know whose address it is for, nor IPv6 where it came in."""
     packet = flight.packet
     crossing = flight.skb.physout is not None
-    if flight.scene.has_address(packet.dst) and not (crossing and flight.family is Family.IPV4):
+    if _own(flight, packet.dst) and not (crossing and flight.family is Family.IPV4):
         return packet.dst
     if flight.family is Family.IPV6 and flight.skb.iif is not None and not crossing:
         back = flight.scene.fib.lookup(packet.src).route
         if back is None or back.source is None:  # icmpv6_rt_has_prefsrc
             return flight.scene.fib.select_source(flight.skb.iif, packet.src)
     return flight.scene.fib.lookup(packet.src).prefsrc
+
+
+def _own(flight: Flight, address: IPAddress) -> bool:
+    """Is it ours? An IPv6 address of host or link scope only on the device that the packet came in by (``ipv6_chk_addr``)."""
+    near = address.version == 6 and (address.is_loopback or address.is_link_local)
+    return flight.scene.fib.address_type(address, flight.skb.iif if near else None) == "LOCAL"
 
 
 def _to_nobody(flight: Flight) -> Packet:

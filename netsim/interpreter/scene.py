@@ -12,7 +12,7 @@ from netsim.linux.fib import Fib
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.network import Namespace, Network
-from netsim.linux.route import FdbEntry, Neighbour
+from netsim.linux.route import TABLE_LOCAL, FdbEntry, Neighbour
 from netsim.linux.shared import Index
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _TRACKING = frozenset(
     {"conntrack", "state", "connmark", "CONNMARK", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"}
 )
+_FEW_ROUTES = 16
 _DEFRAGMENTING = frozenset({"TPROXY"})  # nf_defrag_ipv4_enable without conntrack
 
 
@@ -77,7 +78,16 @@ class Scene:
         return self.links.get(device) if device is not None else None
 
     def has_address(self, address: IPAddress) -> bool:
-        return self.fib.address_type(address) == "LOCAL"
+        return self._may_have(address) and self.fib.address_type(address) == "LOCAL"
+
+    def _may_have(self, address: IPAddress) -> bool:
+        """False: surely not. Whoever asks a segment asks all on it, and a routing table of each would take the room of
+        everything else that is known of a pod."""
+        space = self.namespace
+        if address.version == 6 or address.is_loopback or len(space.routes) > _FEW_ROUTES:
+            return True
+        held = any(one.interface.ip == address for one in space.addresses)
+        return held or any(route.table == TABLE_LOCAL for route in space.routes)
 
     def addresses_on(self, device: str) -> list[IPAddress]:
         return [a.interface.ip for a in self.namespace.addresses if a.device == device]
