@@ -88,7 +88,7 @@ def _source(flight: Flight) -> IPAddress | None:
 
 
 def _own(flight: Flight, address: IPAddress) -> bool:
-    """Is it ours? An IPv6 address of host or link scope only on the device that the packet came in by (``ipv6_chk_addr``)."""
+    """Is it ours? An IPv6 address of host or link scope only on the device that it came in by (``ipv6_chk_addr``)."""
     near = address.version == 6 and (address.is_loopback or address.is_link_local)
     return flight.scene.fib.address_type(address, flight.skb.iif if near else None) == "LOCAL"
 
