@@ -30,10 +30,14 @@ class Family(enum.IntEnum):
 
 @lru_cache(maxsize=1 << 18)
 def ip(text: str) -> IPAddress:
-    """The address written as ``text``; ValueError if it is none."""
+    """The address written as ``text``; ValueError if it is none. Leading zeros mean nothing, as to the API server, which
+    takes 010.0.0.1 for 10.0.0.1 in the fields that are older than its strict ones (``ParseIPSloppy``)."""
     try:
         return IPv4Address(int.from_bytes(inet_pton(AF_INET, text), "big"))  # what most are, in a tenth of the time
     except (OSError, ValueError):
+        parts = text.split(".")
+        if len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts):
+            return IPv4Address(".".join(str(int(part)) for part in parts))
         return ipaddress.ip_address(text)
 
 

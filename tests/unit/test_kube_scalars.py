@@ -11,6 +11,7 @@ from netsim.kube import quantity
 from netsim.kube.selectors import matches, matches_node_term
 from netsim.kube.validate import names
 from netsim.kube.yaml_reader import resolve
+from netsim.packet.address import ip
 
 SCALARS: dict[str, Any] = {
     "y": True, "n": False, "Yes": True, "NO": False, "on": True, "Off": False, "true": True, "FALSE": False, "yEs": "yEs",
@@ -106,6 +107,10 @@ def test_qualified_names() -> None:
 
 def test_addresses_are_read_as_go_reads_them() -> None:
     assert str(names.address("010.0.0.1")) == "10.0.0.1"
+    assert ip("010.0.0.01") == ip("10.0.0.1")  # wherever such an address is used
+    for text in ("10.0.0.0256", "10.0.0", "10.0.0.x", "1\uff10.0.0.1"):
+        with pytest.raises(ValueError, match=r"does not appear|not permitted"):
+            ip(text)
     assert str(names.address("::ffff:10.0.0.1")) == "10.0.0.1"
     assert names.address("fe80::1%eth0") is None
     assert str(names.prefix("10.1.2.3/8")) == "10.0.0.0/8"
