@@ -87,9 +87,6 @@ def setup(machine: Machine, flight: Flight, hook: Hook, action: Nat | None) -> b
         action = structs.replace(action, low=mapped, high=mapped)
     table = machine.memory(flight).conntrack
     unique = _unique(table, entry, current, action, source, machine.state.now, machine.memory(flight).first_ports)
-    if unique is None:
-        machine.drop(flight, f"{action.kind.value}: no free port is left", hook=hook.value)
-        return False
     if unique != current:
         fixed = action.port_low is not None and action.port_low == action.port_high
         entry.port_drawn = entry.port_drawn or (source and unique.sport != current.sport and not fixed)
@@ -131,9 +128,11 @@ def _netmap(address: IPAddress, action: Nat) -> IPAddress:
 
 def _unique(
     table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: list[int]
-) -> Tuple | None:
+) -> Tuple:
     """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for. ``first``: the ports at
-    which searches begin, this one and later ones."""
+    which searches begin, this one and later ones. If all are taken it is the last that was tried
+    (``nf_nat_l4proto_unique_tuple`` answers nothing): behind a destination the source may still move out of the way, else
+    the connection is not confirmed."""
 
     def free(candidate: Tuple) -> bool:
         return not table.taken(candidate.inverted(), entry, now)
@@ -178,7 +177,7 @@ def _unique(
         candidate = moved._replace(sport=number) if by_source else moved._replace(dport=number)
         if size == 1 or free(candidate):
             return candidate
-    return None
+    return candidate
 
 
 def _in_range(tuple_: Tuple, nat: Nat, source: bool) -> bool:
