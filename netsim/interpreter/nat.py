@@ -126,9 +126,7 @@ def _netmap(address: IPAddress, action: Nat) -> IPAddress:
     return type(action.low)((int(action.low) & ~host) | (int(address) & host))
 
 
-def _unique(
-    table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: list[int]
-) -> Tuple:
+def _unique(table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, now: float, first: list[int]) -> Tuple:
     """``get_unique_tuple``: a translation that no other connection's replies could be mistaken for. ``first``: the ports at
     which searches begin, this one and later ones. If all are taken it is the last that was tried
     (``nf_nat_l4proto_unique_tuple`` answers nothing): behind a destination the source may still move out of the way, else
