@@ -30,7 +30,7 @@ from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
-from netsim.compiled.flows import NUMBER, TAG, TOMB, find_any, inverted_ports, tuple_hash
+from netsim.compiled.flows import NUMBER, find_any, fitting, inverted_ports, tuple_hash
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import run
 from netsim.compiled.outer_flows import outer_alive, settled
@@ -44,6 +44,7 @@ U = np.uint64
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _ACK, _PSH = 16, 8
 _AHEAD = 8  # packets: a few hundred nanoseconds, enough for a load from memory
+RING = 2 * _AHEAD  # hashes of packets whose flow is still to be looked up: a power of two
 _FULL = 0x7FFFFFFF  # counters in the hot record are folded before they pass this
 
 DONE, STOPPED_FAULT, STOPPED_BAIL = 0, 1, 2
@@ -167,19 +168,6 @@ def _hash_of(src: Any, dst: Any, sport: Any, dport: Any, proto: Any, flags: Any,
     )  # fmt: skip
 
 
-@inner
-def _candidate(slots: Any, h: Int) -> Int:
-    """The first flow whose tag fits, 0 if none does."""
-    mask = U(slots.shape[0] - 1)
-    tag = np.uint32(h >> U(32)) & TAG
-    at = h & mask
-    slot = slots[at]
-    while slot != 0 and (slot & TAG != tag or slot == TOMB):
-        at = (at + U(1)) & mask
-        slot = slots[at]
-    return slot & NUMBER
-
-
 @kernel
 def look_up(s: Any, b: Any, hashes: Any, candidates: Any, start: Int, stop: Int) -> Int:
     """For each packet the first flow whose tag fits its tuple, 0 if none does; the index alone is read.
@@ -192,7 +180,8 @@ def look_up(s: Any, b: Any, hashes: Any, candidates: Any, start: Int, stop: Int)
     last = U(stop)
     for i in range(U(start), last + ahead):  # unsigned: numba looks at the sign of each other index
         if i >= U(start) + ahead:
-            candidates[i - ahead] = _candidate(slots, hashes[i & (ahead - U(1))])
+            h = hashes[i & (ahead - U(1))]
+            candidates[i - ahead] = slots[fitting(slots, h, h)] & NUMBER
         if i < last:
             h = _hash_of(src, dst, sport, dport, proto, flags, i)
             hashes[i & (ahead - U(1))] = h
@@ -241,7 +230,8 @@ def process(
         coming = step - ahead
         if step >= begin + ahead and coming < last:
             if not looked:
-                candidates[coming] = _candidate(slots, hashes[coming & ring])
+                h = hashes[coming & ring]
+                candidates[coming] = slots[fitting(slots, h, h)] & NUMBER
             prefetch(hots, candidates[coming])
             if protos[coming] == _TCP:
                 prefetch(tcp, candidates[coming])

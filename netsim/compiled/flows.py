@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import Int, kernel
+from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.unit import unit
 
 U = np.uint64
@@ -222,6 +222,17 @@ def tag(h: Int) -> Int:
     return np.uint32(h >> U(32)) & TAG
 
 
+@inner
+def fitting(slots: npt.NDArray[np.uint32], h: Int, start: Int) -> Int:
+    """The place of the first slot from ``start`` on whose tag fits a hash; of an empty one (0) if there is none."""
+    mask = U(slots.shape[0] - 1)
+    wanted = tag(h)
+    at = start & mask
+    while slots[at] != 0 and (slots[at] & TAG != wanted or slots[at] == TOMB):
+        at = (at + U(1)) & mask
+    return at
+
+
 @kernel
 def last_of(s: FlowState, flow: Int) -> Int:
     hot = s.hot[flow]
@@ -291,15 +302,10 @@ def find(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int, ipv6
     h = tuple_hash(proto, src, dst, ports, ipv6)
     if elsewhere(s, h):
         return -1
-    mask = U(s.slots.shape[0] - 1)
-    wanted = tag(h)
-    at = h & mask
+    at = fitting(s.slots, h, h)
     while s.slots[at] != 0:
-        slot = s.slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != wanted:
-            continue
-        flow = np.int64(slot & NUMBER)
+        flow = np.int64(s.slots[at] & NUMBER)
+        at = fitting(s.slots, h, at + U(1))
         hot = s.hot[flow]
         if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue
@@ -327,16 +333,11 @@ def find_any(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int
 
     This is the fast path's key: a packet of the original direction enters as ``s0``, a reply as ``s1`` turned round."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
-    mask = U(s.slots.shape[0] - 1)
-    wanted = tag(h)
-    at = h & mask
+    at = fitting(s.slots, h, h)
     turned = inverted_ports(proto, ports)
     while s.slots[at] != 0:
-        slot = s.slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != wanted:
-            continue
-        flow = np.int64(slot & NUMBER)
+        flow = np.int64(s.slots[at] & NUMBER)
+        at = fitting(s.slots, h, at + U(1))
         hot = s.hot[flow]
         if hot["proto"] != proto or (hot["status"] & 1) != ipv6:
             continue

@@ -5,6 +5,8 @@ INPUT                      mangle  filter  security  nat (source)  confirm
 FORWARD                    mangle  filter  security
 OUTPUT         raw  track  mangle  nat (destination)  filter  security
 POSTROUTING                mangle                     nat (source)  confirm
+
+Of iptables-nft, security comes behind nat at INPUT.
 """
 
 from __future__ import annotations

@@ -141,8 +141,9 @@ def link(
         if helper is not None:
             helper.kill()
             helper.wait()
-    with suppress(OSError):
-        done.touch()
+    if not done.exists():
+        with suppress(OSError):
+            done.touch()
 
 
 def _mark() -> Path:

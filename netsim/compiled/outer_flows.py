@@ -17,15 +17,13 @@ from netsim.compiled.flows import (
     NUMBER,
     OUTER_HIGH,
     SEEN_REPLY,
-    TAG,
-    TOMB,
     UDP_STREAM,
     FlowState,
     elsewhere,
+    fitting,
     insert,
     inverted_ports,
     remove,
-    tag,
     tuple_hash,
 )
 from netsim.compiled.jit import Int, inner, kernel
@@ -65,15 +63,10 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
     h = tuple_hash(proto, src, dst, ports, ipv6)
     if elsewhere(s, h):
         return -1
-    mask = U(s.outer_slots.shape[0] - 1)
-    wanted = tag(h)
-    at = h & mask
+    at = fitting(s.outer_slots, h, h)
     while s.outer_slots[at] != 0:
-        slot = s.outer_slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != wanted:
-            continue
-        number = np.int64(slot & NUMBER)
+        number = np.int64(s.outer_slots[at] & NUMBER)
+        at = fitting(s.outer_slots, h, at + U(1))
         entry = s.outer[number]
         if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
             continue
@@ -89,15 +82,10 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
 def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, ns0: Int, ns1: Int) -> Int:
     """A linked outer entry: the dead one of the same tuple, or a new record; 0 if there is no room."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
-    mask = U(s.outer_slots.shape[0] - 1)
-    wanted = tag(h)
-    at = h & mask
+    at = fitting(s.outer_slots, h, h)
     while s.outer_slots[at] != 0:
-        slot = s.outer_slots[at]
-        at = (at + U(1)) & mask
-        if slot == TOMB or slot & TAG != wanted:
-            continue
-        number = np.int64(slot & NUMBER)
+        number = np.int64(s.outer_slots[at] & NUMBER)
+        at = fitting(s.outer_slots, h, at + U(1))
         entry = s.outer[number]
         if entry["proto"] == proto and entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
             if entry["ns0"] == ns0 and entry["ns1"] == ns1 and (entry["status"] & 1) == ipv6:

@@ -24,15 +24,14 @@ OTHER, TCP, UDP, ICMP, INTERPRETED = range(5)
 def flawed(
     time: Any, origin: Any, src: Any, dst: Any, sport: Any, dport: Any, proto: Any, flags: Any, tcp_flags: Any,
     length: Any, seq: Any, ack: Any, window: Any, wscale: Any, tcp_options: Any,
-    latest: Int, origins: Int, v6_addresses: Int,
-    kinds: npt.NDArray[np.uint8], headers: npt.NDArray[np.int64], asked: npt.NDArray[np.bool_], first: Int, stop: Int,
+    latest: Int, origins: Int, v6_addresses: Int, most_scale: Int, most_options: Int,
+    kinds: npt.NDArray[np.uint8], headers: npt.NDArray[np.int64], asked: npt.NDArray[np.bool_],
 ) -> bool:  # fmt: skip
     """Columns as in ``netsim.datapath.columns``. By family (IPv6: 256 further on) and protocol: ``kinds``, and the bytes of
-    its ``headers``; by family and type: whether columns may hold such ICMP (``asked``). Time is checked from ``first - 1``
-    on."""
+    its ``headers``; by family and type: whether columns may hold such ICMP (``asked``). There is at least one packet."""
     bad = False
-    before = time[first - 1] if first else time[0]
-    for i in range(U(first), U(stop)):  # unsigned: numba looks at the sign of each other index
+    before = time[0]
+    for i in range(U(time.shape[0])):  # unsigned: numba looks at the sign of each other index
         now = time[i]
         bad |= (now < before) | (now < 0) | (now > latest) | (np.int64(origin[i]) >= origins)
         before = now
@@ -48,7 +47,13 @@ def flawed(
         scale = np.int64(wscale[i])
         if kind == TCP:
             needed += options
-            bad |= (scale < -1) | (scale > 14) | (options & 3 != 0) | (options > 40) | ((scale >= 0) & (options < 4))
+            bad |= (
+                (scale < -1)
+                | (scale > most_scale)
+                | (options & 3 != 0)
+                | (options > most_options)
+                | ((scale >= 0) & (options < 4))
+            )
         else:
             bad |= (
                 (tcp_flags[i] != 0) | (seq[i] != 0) | (ack[i] != 0) | (window[i] != 0) | (options != 0) | (scale != -1)

@@ -122,8 +122,8 @@ def flawless(
     from netsim.compiled.screen_kernel import flawed  # numba: whoever has few packets does without
 
     given = [column for name, column in columns.items() if name not in ("ttl", "tos")]
-    limits = LATEST, 1 << 32 if origins is None else origins, v6_addresses
-    arguments: Any = *given, *limits, *_protocol_tables(), 0, count
+    limits = LATEST, 1 << 32 if origins is None else origins, v6_addresses, MOST_SCALE, MOST_OPTIONS
+    arguments: Any = *given, *limits, *_protocol_tables()
     return not flawed(*arguments)
 
 

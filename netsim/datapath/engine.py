@@ -22,7 +22,7 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
-from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, look_up, process
+from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
 from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, find
@@ -49,8 +49,7 @@ from netsim.linux.network import Network
 from netsim.packet.model import Proto
 
 _DISPOSITIONS = tuple(Disposition)
-_RING = 16  # hashes of packets whose flow is still to be looked up: a power of two, more than the engine looks ahead
-_SEGMENT = 1 << 16  # packets whose flows are looked up at once: their columns and candidates stay in the cache
+_SEGMENT = 1 << 16  # packets that several threads look up at once: their columns and candidates stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +171,13 @@ class Datapath:
         if network is self.network:
             return
         renewal = renewal_between(self.network, network, self.world.visited)
+        for known in set(self.world.visited()).intersection(renewal.namespaces):  # before anything has changed
+            try:
+                network.namespace(known)
+            except KeyError:
+                raise UsageError(f"the network has no namespace {known} any more") from None
         self._before = None
-        try:
-            renewed = self.supply.renew(network, renewal)
-        except KeyError as missing:
-            raise UsageError(f"the network has no namespace {missing.args[0]} any more") from None
+        renewed = self.supply.renew(network, renewal)
         self.network = network
         if renewal.namespaces:  # their devices have other numbers now
             for place, one in enumerate(self._origins):
@@ -216,7 +217,7 @@ class Datapath:
         made = results(len(batch))
         columns, into = reference(self._columns(batch)), reference(made)
         candidates = np.empty(len(batch), np.uint32)
-        hashes = np.zeros(_RING, np.uint64)
+        hashes = np.zeros(RING, np.uint64)
         end = 0
         with np.errstate(over="ignore"):
             at = 0
@@ -258,7 +259,7 @@ class Datapath:
         with ThreadPoolExecutor(self.threads) as pool:
             list(
                 pool.map(
-                    lambda ends: look_up(flows, columns, np.zeros(_RING, np.uint64), candidates, *ends), pairwise(cuts)
+                    lambda ends: look_up(flows, columns, np.zeros(RING, np.uint64), candidates, *ends), pairwise(cuts)
                 )
             )
 

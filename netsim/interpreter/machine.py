@@ -88,9 +88,7 @@ class Flight:
     frame_src: str | None = None
     frame_dst: str | None = None
     nested: int = 0  # how many tunnels it is in here already
-    answering: bool = (
-        False  # an ICMP error, perhaps in a tunnel, that is being sent: it has not been queued anywhere yet
-    )
+    answering: bool = False  # an ICMP error, or the tunnel's packet around it, that no device has queued yet
     bridged: bool = False  # PREROUTING was done by br_netfilter
     attached: bool = (
         False  # an answer to a packet that conntrack knows of, if only as untracked: NOTRACK comes too late

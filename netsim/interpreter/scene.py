@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _TRACKING = frozenset(
     {"conntrack", "state", "connmark", "CONNMARK", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"}
 )
-_FEW_ROUTES = 16
 _DEFRAGMENTING = frozenset({"TPROXY"})  # nf_defrag_ipv4_enable without conntrack
+_FEW_ROUTES = 16  # as many are looked through sooner than a table is made of them
 
 
 class Scene:

@@ -9,6 +9,8 @@ import ipaddress
 import re
 from functools import lru_cache
 
+from netsim.packet.address import ip as read_ip
+
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
 _LABEL_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
@@ -169,19 +171,11 @@ def address(text: str) -> Address | None:
         return None
     try:
         if ":" not in text:
-            return ipaddress.IPv4Address(_plain_octets(text))
+            return read_ip(text)
         found = ipaddress.IPv6Address(text)
     except ValueError:
         return None
     return found.ipv4_mapped or found
-
-
-def _plain_octets(text: str) -> str:
-    """010.0.0.1 → 10.0.0.1, as Go read it before 1.17 and Kubernetes reads it still."""
-    octets = text.split(".")
-    if any(octet.startswith("0") and octet.isascii() and octet.isdigit() for octet in octets):
-        return ".".join(octet.lstrip("0") or "0" if octet.isdigit() else octet for octet in octets)
-    return text
 
 
 @lru_cache(maxsize=4096)
