@@ -211,6 +211,8 @@ def from_text(pods: int, policies: int, form: str) -> None:
     items = document(pods, policies)
     whole = {"apiVersion": "v1", "kind": "List", "items": items}
     text = json.dumps(whole).encode() if form == "JSON" else yaml.dump(whole, Dumper=yaml.CSafeDumper).encode()
+    del items, whole
+    gc.collect()  # a user's process holds none of what the other parts leave behind
 
     def answer() -> Matrix:
         store = load.store(load.load(["-"], stdin=io.BytesIO(text)))
