@@ -20,7 +20,7 @@ from netsim.interpreter.outcome import Disposition, StepKind
 from netsim.interpreter.scene import Scene, flow_hash
 from netsim.linux.fib import NO_ROUTE, FibResult
 from netsim.linux.link import Link, LinkKind
-from netsim.linux.netfilter.base import Hook
+from netsim.linux.netfilter.base import KERNEL, Hook
 from netsim.linux.route import RouteType
 from netsim.packet.address import Family, IPAddress, ip
 from netsim.packet.codec import wire_length
@@ -130,7 +130,9 @@ def output(machine: Machine, flight: Flight) -> None:
 
 def _hear_oneself(machine: Machine, flight: Flight) -> None:
     """The sender of a broadcast gets a copy, as received on the device it left by (``ip_mc_output``). Rules meet it first,
-    and it belongs to no socket (``__skb_clone``)."""
+    and it belongs to no socket (``__skb_clone``). A process is interrupted to hear it before its own packet goes on
+    (``netif_rx`` runs softirqs that nothing held back); the kernel's answers are made in a softirq, and theirs wait."""
+    interrupted = flight.skb.owner not in (None, KERNEL)
     flight.skb.owner = None
     if not run_hooks(machine, flight, Hook.POSTROUTING):
         return
@@ -138,6 +140,8 @@ def _hear_oneself(machine: Machine, flight: Flight) -> None:
     flight.skb.source_mac, flight.skb.pkt_type = "", "loopback"
     flight.local = flight.bridged = flight.answering = False
     machine.later(ingress.receive, flight)
+    if interrupted:
+        machine.run()
 
 
 def route_mtu(flight: Flight, forwarding: bool = False) -> int:

@@ -141,12 +141,20 @@ def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError)
     machine.later(egress.local_out, answer)
 
 
+def _one_host(address: IPAddress) -> bool:
+    """``nf_send_reset6`` answers nobody but a host (``ipv6_addr_type``: IPV6_ADDR_UNICAST, which a mapped IPv4 address
+    is not); IPv4 asks only the route."""
+    if address.version == 4:
+        return True
+    return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped is not None)
+
+
 def _reset(machine: Machine, flight: Flight) -> None:
     packet = flight.packet
     body = packet.body
     if not isinstance(body, Tcp) or body.flags & TcpFlag.RST:
         return
-    if _broadcast(flight):
+    if _broadcast(flight) or not (_one_host(packet.src) and _one_host(packet.dst)):
         return
     if body.flags & TcpFlag.ACK:
         reset = Tcp(body.dport, body.sport, TcpFlag.RST, seq=body.ack, window=0)
