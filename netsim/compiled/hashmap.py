@@ -51,6 +51,21 @@ def put(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: Int, v
 
 
 @kernel
+def _put_all(
+    keys: npt.NDArray[np.uint64],
+    values: npt.NDArray[np.int32],
+    new_keys: npt.NDArray[np.uint64],
+    new_values: npt.NDArray[np.int32],
+) -> Int:
+    """Keep those that are not known yet; how many keys are new."""
+    added = 0
+    for at in range(new_keys.shape[0]):
+        if get(keys, values, new_keys[at]) == MISSING:
+            added += put(keys, values, new_keys[at], new_values[at])
+    return added
+
+
+@kernel
 def _move(
     keys: npt.NDArray[np.uint64],
     values: npt.NDArray[np.int32],
@@ -74,6 +89,15 @@ class HashMap:
         if 2 * (self.used + 1) > len(self.keys):
             self._grow(2 * len(self.keys))
         self.used += put(self.keys, self.values, U(kind << 56 | number << 32 | value), fact)
+
+    def known(self, kind: int, number: int, value: int) -> bool:
+        return bool(get(self.keys, self.values, U(kind << 56 | number << 32 | value)) != MISSING)
+
+    def supply(self, keys: npt.NDArray[np.uint64], facts: npt.NDArray[np.int32]) -> None:
+        """Many facts at once (``key_of``). What is known already stays."""
+        while 2 * (self.used + len(keys)) > len(self.keys):
+            self._grow(2 * len(self.keys))
+        self.used += int(_put_all(self.keys, self.values, keys, facts))
 
     def forget(self, *kinds: int) -> None:
         """The facts of these kinds are not known any more."""

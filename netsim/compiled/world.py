@@ -59,7 +59,10 @@ DEVICE = np.dtype(
         ("peer_ns", "u4"),
         ("peer_name", "u4"),
         ("master", "u4"),  # device number + 1
-        ("segment", "u4"),  # name number
+        (
+            "segment",
+            "u4",
+        ),  # name number: of a physical device's segment; of the wire that a bridge and veths behind it are on
         ("segment_mtu", "u4"),
         ("vni", "u4"),
         ("port", "u4"),
@@ -96,7 +99,7 @@ STATION = 7  # segment, MAC → device
 PEER = 8  # VXLAN device, MAC → tunnel endpoint
 PEERS = 9  # layer, MAC → tunnel endpoint
 LEASE = 12  # TUN device, destination → whom flanneld sends it to
-RESOLVED4, RESOLVED6 = 10, 11  # segment, next hop → MAC: whoever asks there gets one answer
+RESOLVED4, RESOLVED6 = 10, 11  # segment or wire, next hop → MAC: whoever asks there gets one answer
 NOBODY, BRIDGE_UP = -2, -3
 
 _LAYER_FROM = 32  # shorter runs are written out
@@ -163,6 +166,15 @@ class World:
     def device_number(self, namespace: str, device: str) -> int:
         """0 if the namespace has not been added, or has no such device."""
         return self._device_numbers.get((namespace, device), 0)
+
+    def join(self, device: int, wire: int) -> None:
+        """Let a veth or bridge read what is ``RESOLVED`` on a wire, which goes by a name's number. 0: on none."""
+        self._device[device]["segment"] = wire
+
+    def leave_wires(self) -> None:
+        """No veth or bridge is on a wire any more."""
+        kinds = self._device["kind"]
+        self._device["segment"][(kinds == VETH) | (kinds == BRIDGE)] = 0
 
     @property
     def tables(self) -> WorldTables:

@@ -6,8 +6,6 @@ packet is run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from netsim.compiled import journey as jn
 from netsim.compiled import world as wd
 from netsim.compiled.addresses import Addresses
@@ -16,14 +14,15 @@ from netsim.compiled.flows import TIMEOUT_NAMES
 from netsim.compiled.names import Names
 from netsim.compiled.rule_compiler import Renewed, RuleCompiler
 from netsim.compiled.world import World as Tables
+from netsim.datapath.wires import Wires
 from netsim.interpreter.ingress import is_multicast_mac
-from netsim.interpreter.neighbours import port_towards, resolve, stations
+from netsim.interpreter.neighbours import port_towards, resolve
 from netsim.interpreter.scene import Scene, World
 from netsim.linux.conntrack import TIMEOUTS
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import TABLE_HOOKS
 from netsim.linux.network import Network, Renewal
-from netsim.packet.address import Family, IPAddress
+from netsim.packet.address import Family
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
 
@@ -45,6 +44,7 @@ class Supply:
         self.tables = tables
         self.fib = fib
         self.rules = rules
+        self.wires = Wires(self.scenes, addresses, names, tables, self.add)
 
     # -- namespaces ---------------------------------------------------------------------------------------------------
     def add(self, name: str) -> int:
@@ -69,6 +69,7 @@ class Supply:
             timeouts=_timeouts(scene),
             segment_mtus={segment: self.network.segment_mtu(segment) for segment in segments},
         )
+        self.wires.join(namespace)
         return number
 
     # -- generations --------------------------------------------------------------------------------------------------
@@ -82,6 +83,7 @@ class Supply:
         if again:  # who answers on the wire may have changed with them
             learnt = wd.NEIGHBOUR4, wd.NEIGHBOUR6, wd.PORT, wd.STATION, wd.LEASE, wd.RESOLVED4, wd.RESOLVED6
             self.tables.facts.forget(*learnt)
+            self.wires.forget()
         for name in again:
             self.add(name)
         return renewed
@@ -112,6 +114,8 @@ class Supply:
 
     def _neighbour(self, kind: int, device: int, hop: int) -> None:
         scene, link = self._device(device)
+        if self.wires.list_wire_of(scene.namespace, link):
+            return
         address = self.addresses.address(hop, 4 if kind == wd.NEIGHBOUR4 else 6)
         found = resolve(self.scenes, scene, link, address)
         mac = wd.NOBODY if found is None else self.names.number(found.mac)
@@ -125,6 +129,8 @@ class Supply:
 
     def _port(self, bridge: int, mac: int) -> None:
         scene, link = self._device(bridge)
+        if self.wires.list_wire_of(scene.namespace, link):
+            return
         text = self.names.name(mac)
         own = {link.mac, *(held.mac for held in scene.ports.get(link.name, ()))}
         answer = wd.NOBODY
@@ -157,16 +163,7 @@ class Supply:
         self.add(namespace)
         for link in scene.namespace.links:
             if link.kind is LinkKind.BRIDGE:
-                for address, mac in self._behind(scene, link):
-                    device = self.tables.device_number(namespace, link.name)
-                    kind = wd.NEIGHBOUR4 if address.version == 4 else wd.NEIGHBOUR6
-                    self.tables.facts.set(kind, device, self.addresses.handle(address), self.names.number(mac))
-
-    def _behind(self, scene: Scene, bridge: Link) -> Iterator[tuple[IPAddress, str]]:
-        for other, station in stations(self.scenes, scene, bridge):
-            if station.mac is not None:
-                for address in other.addresses_on(station.name):
-                    yield address, station.mac
+                self.wires.list_wire_of(scene.namespace, link)
 
 
 def _timeouts(scene: Scene) -> tuple[tuple[float, ...], bool, bool]:

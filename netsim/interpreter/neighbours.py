@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from netsim.interpreter.scene import Scene, World
+from netsim.linux.kernel_made import own_addresses
 from netsim.linux.link import Link, LinkKind
+from netsim.linux.network import Namespace
 from netsim.linux.provenance import Provenance
+from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import IPAddress
 
 STATIONS = 4096  # the most devices that one search visits
@@ -51,6 +54,22 @@ def _answers(scene: Scene, station: Link, address: IPAddress) -> bool:
         found = scene.fib.lookup(address, iif=station.name)
         return found.ok and found.device != station.name
     return False
+
+
+def answered(space: Namespace, station: Link) -> frozenset[IPAddress] | None:
+    """All addresses that ``_answers`` says yes to; None where it must be asked about each (proxy ARP, rarer ways to have an
+    address)."""
+    own = own_addresses(space)
+    if own is None:
+        return None
+    sysctls = Sysctls(space.sysctls)
+    if sysctls.device("proxy_arp", station.name) and sysctls.forwarding(4):
+        return None
+    if len(own) == 1 == len(space.addresses) and space.addresses[0].device == station.name:
+        return own  # a pod
+    here = {one.interface.ip for one in space.addresses if one.device == station.name}
+    any_device = sysctls.device("arp_ignore", station.name) == 0
+    return frozenset(one for one in own if one in here or (any_device and one.version == 4))
 
 
 def stations(world: World, scene: Scene, link: Link) -> Iterator[tuple[Scene, Link]]:

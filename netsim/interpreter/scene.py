@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from netsim.linux.fib import Fib
+from netsim.linux.kernel_made import own_addresses
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import Hook
 from netsim.linux.network import Namespace, Network
-from netsim.linux.route import TABLE_LOCAL, FdbEntry, Neighbour
+from netsim.linux.route import FdbEntry, Neighbour
 from netsim.linux.shared import Index
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress
@@ -26,7 +27,6 @@ _TRACKING = frozenset(
     {"conntrack", "state", "connmark", "CONNMARK", "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"}
 )
 _DEFRAGMENTING = frozenset({"TPROXY"})  # nf_defrag_ipv4_enable without conntrack
-_FEW_ROUTES = 16  # as many are looked through sooner than a table is made of them
 
 
 class Scene:
@@ -77,17 +77,19 @@ class Scene:
     def link(self, device: str | None) -> Link | None:
         return self.links.get(device) if device is not None else None
 
-    def has_address(self, address: IPAddress) -> bool:
-        return self._may_have(address) and self.fib.address_type(address) == "LOCAL"
+    @cached_property
+    def own(self) -> frozenset[IPAddress] | None:
+        return own_addresses(self.namespace)
 
-    def _may_have(self, address: IPAddress) -> bool:
-        """False: surely not. Whoever asks a segment asks all on it, and a routing table of each would take the room of
-        everything else that is known of a pod."""
-        space = self.namespace
-        if address.version == 6 or address.is_loopback or len(space.routes) > _FEW_ROUTES:
-            return True
-        held = any(one.interface.ip == address for one in space.addresses)
-        return held or any(route.table == TABLE_LOCAL for route in space.routes)
+    def has_address(self, address: IPAddress) -> bool:
+        """Whoever asks a segment asks all on it, and a routing table of each would take the room of everything else that is
+        known of a pod: where the addresses say it all, none is made."""
+        if self.own is not None and not address.is_loopback:
+            if address in self.own:
+                return True
+            if address.version == 4:
+                return False
+        return self.fib.address_type(address) == "LOCAL"
 
     def addresses_on(self, device: str) -> list[IPAddress]:
         return [a.interface.ip for a in self.namespace.addresses if a.device == device]
@@ -154,6 +156,8 @@ class World:
         namespace = self.network.namespace(name)
         scene = self._scenes.get(name)
         if scene is None or scene.namespace is not namespace:
+            if len(self._scenes) >= _LIMIT:
+                self._scenes.clear()
             scene = self._scenes[name] = _scene_of(namespace)
         return scene
 

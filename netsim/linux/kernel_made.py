@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
 from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Address, Route, RouteType
+from netsim.linux.shared import Index
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress, IPNetwork, family_of, host_network, interface, network
 
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_EVERYBODY = (ipaddress.IPv4Address(0xFFFFFFFF),)
 USER_METRIC6 = 1024  # IP6_RT_PRIO_USER: what an IPv6 route without a metric gets
 _NO_LINK_LOCAL = {LinkKind.LOOPBACK, LinkKind.TUN}  # a TUN device gets a random one, which nobody can know
 # __ipv6_isatap_ifid: IPv4 addresses that are not the only one of their kind in the world.
@@ -190,6 +192,36 @@ def _routes6(address: Address, forwarding: bool) -> Iterator[Route]:
     if forwarding and prefix.prefixlen < 127 and not held.ip.is_loopback:
         yield Route(host_network(prefix.network_address), device=device, type=RouteType.ANYCAST, table=TABLE_LOCAL,
                     protocol="kernel", provenance=because)  # fmt: skip
+
+
+def own_addresses(namespace: Namespace) -> frozenset[IPAddress] | None:
+    """The addresses of devices, if nothing else makes an address local: table local answers LOCAL for each of these, and
+    of IPv4 for no other outside 127.0.0.0/8. None where the table itself must be asked: somebody put routes into it, lo
+    has a prefix of its own, or an address is also a broadcast or anycast one."""
+    links = {link.name: link for link in namespace.links}
+    shared: set[IPAddress] = set()
+    found: set[IPAddress] = set()
+    for address in namespace.addresses:
+        holder, held = links.get(address.device), address.interface
+        if holder is None or (held.version == 6 and not holder.up):
+            continue
+        if held.ip.is_loopback and held.network.is_loopback:
+            continue
+        whole = held.network.prefixlen == held.max_prefixlen
+        if holder.kind is LinkKind.LOOPBACK and not whole:
+            return None
+        if held.ip.is_multicast or held.ip.is_unspecified or held.ip in _EVERYBODY:
+            return None
+        if not whole:
+            shared.add(held.network.broadcast_address if held.version == 4 else held.network.network_address)
+        found.add(held.ip)
+    if not found.isdisjoint(shared) or Index(namespace.routes, _table_of).get(TABLE_LOCAL):
+        return None
+    return frozenset(found)
+
+
+def _table_of(route: Route) -> int:
+    return route.table
 
 
 def effective_metric(route: Route) -> int:
