@@ -3,7 +3,7 @@
     compiler = FibCompiler(addresses, names)
     compiler.add(number, namespace)                     # again: the namespace has changed
     code = fib_lookup(compiler.tables, addresses.words, number, 4, dst, src, iif, 0, mark, 1, out)
-    compiler.route_of(out[OUT_ROUTE])
+    compiler.route_of(number, out[OUT_ROUTE])
 
 The routes of a namespace are worked out by ``netsim.linux.kernel_made`` as for ``netsim.linux.fib.Fib``; what a route does
 in the namespace (devices that are down, gateways that are own addresses or name no device) is settled here.
@@ -12,7 +12,7 @@ in the namespace (devices that are down, gateways that are own addresses or name
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain, islice
 
 import numpy as np
@@ -22,6 +22,7 @@ from netsim.compiled.addresses import Addresses
 from netsim.compiled.fib_kernels import insert_devices, insert_slots
 from netsim.compiled.fib_namespace import Facts, halves, lasting
 from netsim.compiled.fib_runs import SharedRuns, prefix_key
+from netsim.compiled.fib_shapes import DeviceRow, Shape, address_of, gateways_of, key_of
 from netsim.compiled.names import Names
 from netsim.compiled.rows import Rows
 from netsim.linux.fib import default_rules, rule_family
@@ -33,7 +34,7 @@ from netsim.packet.address import Family, IPNetwork
 
 HASHED_FROM = 32  # a namespace's own table with more prefixes than this is hashed, as a base that nobody shares
 
-Owner = tuple[Namespace, Family] | tuple[Route, ...]  # of a stretch of route numbers
+Owner = Family | tuple[Route, ...]  # of a stretch of route numbers: a namespace's own, or a shared run's
 Held = list[tuple[int, int, Route]]  # (metric, number or place, route) of one prefix, best first
 Base = tuple[int, int, int]  # its number; its prefix lengths, the longest first, in ``number``: first, count
 PrefixRow = tuple[int, int, int, int, int, int]
@@ -51,10 +52,12 @@ class FibCompiler:
         self._hop, self._primary, self._candidate = Rows(t.HOP), Rows(t.PRIMARY), Rows(t.CANDIDATE)
         self._number = Rows(np.uint32)
         self._device, self._devices = np.zeros(256, t.DEVICE), 0
+        self._device_rows: list[DeviceRow] = []  # waiting to be put into the hash
         self._slot, self._slots, self._bases = np.zeros(256, t.SLOT), 0, 0
         self._runs = SharedRuns()
         self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, Base]] = {}
         self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
+        self._shapes: dict[Hashable, Shape] = {}
         self._added: dict[int, Namespace] = {}
         self._starts: list[int] = []  # the first route number of each owner
         self._owners: list[Owner] = []
@@ -65,6 +68,7 @@ class FibCompiler:
     def tables(self) -> t.FibTables:
         """Take them afresh after ``add``."""
         if self._tables is None:
+            self._put_devices()
             self._tables = t.FibTables(
                 self._namespace.array,
                 self._device,
@@ -82,13 +86,16 @@ class FibCompiler:
             )
         return self._tables
 
-    def route_of(self, number: int) -> Route:
-        """The route behind a number of OUT_ROUTE; IndexError for a number that was never given out."""
+    def route_of(self, namespace: int, number: int) -> Route:
+        """The route behind a number of OUT_ROUTE in that namespace; IndexError for a number that was never given out."""
         if not 0 <= number < self._numbers:
             raise IndexError(f"{number} is no route's number")
         at = bisect_right(self._starts, number) - 1
         owner, place = self._owners[at], number - self._starts[at]
-        return next(islice(_routes_of(owner), place, None))
+        if not isinstance(owner, Family):
+            return owner[place]
+        held = self._added[namespace]
+        return next(islice(chain(kernel_routes(held, owner), held.routes), place, None))
 
     def add(self, number: int, namespace: Namespace) -> None:
         """``number``: dense from 0. Adding a number again replaces the namespace.
@@ -98,12 +105,29 @@ class FibCompiler:
         self._tables = None
         self._forget_devices(number, namespace)
         self._added[number] = namespace
-        facts = Facts(namespace, Family.IPV4, self.addresses, self.names)
-        program = self._compile(namespace, Family.IPV4, facts)
         self._namespace.reach(number + 1)
-        self._namespace.array[number] = (facts.flags(), *program, 0, 0, 0, *self._addresses(number, facts), 0, 0)
+        address = address_of(namespace)
+        key = None if address is None else key_of(namespace, address)
+        shape = self._shapes.get(key) if key is not None else None
+        if address is not None and shape is not None and int(address.interface) not in shape.taken:
+            self._add_like(shape, number, int(address.interface))
+        else:
+            devices = self._add_anew(number, namespace)
+            if address is not None and key is not None and shape is None:
+                made = self._learn(number, namespace, int(address.interface), devices)
+                if made is not None:
+                    self._shapes[key] = made
         if self._speaks_six(namespace):
             self._add_six(number)
+
+    def _add_anew(self, number: int, namespace: Namespace) -> list[DeviceRow]:
+        facts = Facts(namespace, Family.IPV4, self.addresses, self.names)
+        program = self._compile(namespace, Family.IPV4, facts)
+        devices, source = self._devices_of(number, facts)
+        own = [int(address) for address in facts.own4]
+        mine = self._number.add(own), len(own), source
+        self._namespace.array[number] = (facts.flags(), *program, 0, 0, 0, *mine, 0, 0)
+        return devices
 
     def fault(self, a: int, b: int) -> None:
         """Supply what a kernel missed (``out[0]``, ``out[1]`` after ``-FAULT``). KeyError if it is a namespace that nobody
@@ -130,7 +154,7 @@ class FibCompiler:
     def _compile(self, namespace: Namespace, family: Family, facts: Facts) -> tuple[int, int, int]:
         """(first row of RULE, count, first row of TABLE) of one family."""
         made = list(kernel_routes(namespace, family))
-        start = self._own_numbers((namespace, family), len(made) + len(namespace.routes))
+        start = self._own_numbers(family, len(made) + len(namespace.routes))
         tables = _Tables(family)
         tables.take(start, made)
         runs = runs_of(namespace.routes)
@@ -256,8 +280,8 @@ class FibCompiler:
         return flags, action, slot, iif, oif, *mark, *lengths, *bits
 
     # -- devices and addresses ---------------------------------------------------------------------------------------
-    def _addresses(self, number: int, facts: Facts) -> tuple[int, int, int]:
-        """The fields of NAMESPACE from ``own`` to ``source``; DEVICE and PRIMARY are written."""
+    def _devices_of(self, number: int, facts: Facts) -> tuple[list[DeviceRow], int]:
+        """The rows of DEVICE, which are to be written, and the source of last resort; PRIMARY is written."""
         devices = []
         fallback = -1
         for device, flags, primary in facts.devices():
@@ -266,16 +290,18 @@ class FibCompiler:
             devices.append((number << 32 | self.names.number(device), flags, first, len(kept), 0))
             if fallback < 0:
                 fallback = next((int(a.interface.ip) for a in primary if a.scope != "link" and lasting(a)), -1)
-        self._put_devices(devices)
-        own = [int(address) for address in facts.own4]
-        return self._number.add(own), len(own), fallback
+        self._device_rows += devices
+        return devices, fallback
 
-    def _put_devices(self, rows: list[tuple[int, int, int, int, int]]) -> None:
+    def _put_devices(self) -> None:
+        rows = self._device_rows
         while len(self._device) < 2 * (self._devices + len(rows)):
             grown = np.zeros(2 * len(self._device), t.DEVICE)
             insert_devices(grown, self._device)
             self._device = grown
-        self._devices += int(insert_devices(self._device, np.array(rows, t.DEVICE)))
+        if rows:
+            self._devices += int(insert_devices(self._device, np.array(rows, t.DEVICE)))
+            rows.clear()
 
     def _forget_devices(self, number: int, namespace: Namespace) -> None:
         """Devices that a namespace no longer has stay in the hash, without flags."""
@@ -284,7 +310,56 @@ class FibCompiler:
             return
         kept = {link.name for link in namespace.links}
         gone = {link.name for link in old.links} | {a.device for a in old.addresses}
-        self._put_devices([(number << 32 | self.names.number(name), 0, 0, 0, 0) for name in sorted(gone - kept)])
+        self._device_rows += [(number << 32 | self.names.number(name), 0, 0, 0, 0) for name in sorted(gone - kept)]
+
+    # -- shapes --------------------------------------------------------------------------------------------------------
+    def _learn(self, number: int, namespace: Namespace, address: int, devices: list[DeviceRow]) -> Shape | None:
+        """The shape of a namespace that has just been added; None if its address is in other places than ``_add_like``
+        fills."""
+        row = self._namespace.array[number]
+        first, slots = int(row["tables4"]), len(self._program(namespace, Family.IPV4)[2])
+        head, *heads = self._table.array[first : first + slots].tolist()
+        local = self._prefix.array[head[0] : head[0] + head[1]].tolist()
+        mine = [prefix for prefix in local if prefix[0] == address << 32 and prefix[2] == 32]
+        primary = [self._primary.array[first : first + count].tolist() for _, _, first, count, _ in devices]
+        at = [place for place, held in enumerate(primary) if any(one[0] == address for one in held)]
+        gateways = gateways_of(namespace)
+        if (
+            head[3]
+            or len(at) != 1
+            or len(primary[at[0]]) != 1
+            or [one[4] for one in mine] != [1]
+            or address in gateways
+        ):
+            return None
+        local.remove(mine[0])
+        return Shape(
+            address=address,
+            flags=int(row["flags"]) & ~t.PRESENT6,
+            program=(int(row["rules4"]), int(row["count4"])),
+            local=local,
+            route=mine[0][3],
+            heads=heads,
+            own=self._number.array[int(row["own"]) : int(row["own"]) + int(row["owned"])].tolist(),
+            source=int(row["source"]),
+            devices=[(key & 0xFFFFFFFF, flags, first, count, 0) for key, flags, first, count, _ in devices],
+            device=at[0],
+            mask=primary[at[0]][0][1],
+            taken=gateways.union(prefix[0] >> 32 for prefix in local if prefix[2] == 32),
+        )
+
+    def _add_like(self, shape: Shape, number: int, address: int) -> None:
+        local = self._prefix.add([(address << 32, 0, 32, shape.route, 1, 0), *shape.local])
+        tables = self._table.add([(local, 1 + len(shape.local), 0, 0), *shape.heads])
+        own = self._number.add([address if one == shape.address else one for one in shape.own])
+        source = address if shape.source == shape.address else shape.source
+        primary = self._primary.add([(address, shape.mask)])
+        for place, (name, flags, first, count, _) in enumerate(shape.devices):
+            row = number << 32 | name, flags, primary if place == shape.device else first, count, 0
+            self._device_rows.append(row)
+        six = 0, 0, 0
+        program = *shape.program, tables
+        self._namespace.array[number] = (shape.flags, *program, *six, own, len(shape.own), source, 0, 0)
 
 
 class _Tables:
@@ -304,13 +379,6 @@ class _Tables:
             found.append((effective_metric(route), place, route))
             if len(found) > 1:
                 found.sort(key=lambda item: item[0])
-
-
-def _routes_of(owner: Owner) -> Iterable[Route]:
-    if isinstance(owner[0], Namespace):
-        namespace, family = owner
-        return chain(kernel_routes(namespace, family), namespace.routes)
-    return owner
 
 
 def _halves_of(prefix: IPNetwork | None) -> Sequence[int]:

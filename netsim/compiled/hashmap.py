@@ -56,11 +56,12 @@ def _put_all(
     values: npt.NDArray[np.int32],
     new_keys: npt.NDArray[np.uint64],
     new_values: npt.NDArray[np.int32],
+    over: Int,
 ) -> Int:
-    """Keep those that are not known yet; how many keys are new."""
+    """Keep them, or (``over`` 0) those that are not known yet; how many keys are new."""
     added = 0
     for at in range(new_keys.shape[0]):
-        if get(keys, values, new_keys[at]) == MISSING:
+        if over or get(keys, values, new_keys[at]) == MISSING:
             added += put(keys, values, new_keys[at], new_values[at])
     return added
 
@@ -78,33 +79,53 @@ def _move(
 
 
 class HashMap:
-    """The Python side: sets facts and grows."""
+    """The Python side: sets facts and grows. Facts wait in a list until somebody looks: many small additions cost one."""
 
     def __init__(self, room: int = 1024) -> None:
-        self.keys: npt.NDArray[np.uint64] = np.zeros(room, np.uint64)
-        self.values: npt.NDArray[np.int32] = np.zeros(room, np.int32)
-        self.used = 0
+        self._keys: npt.NDArray[np.uint64] = np.zeros(room, np.uint64)
+        self._values: npt.NDArray[np.int32] = np.zeros(room, np.int32)
+        self._used = 0
+        self._waiting: list[int] = []
+        self._facts: list[int] = []
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        self._settle()
+        return self._keys
+
+    @property
+    def values(self) -> npt.NDArray[np.int32]:
+        self._settle()
+        return self._values
 
     def set(self, kind: int, number: int, value: int, fact: int) -> None:
-        if 2 * (self.used + 1) > len(self.keys):
-            self._grow(2 * len(self.keys))
-        self.used += put(self.keys, self.values, U(kind << 56 | number << 32 | value), fact)
+        self._waiting.append(kind << 56 | number << 32 | value)
+        self._facts.append(fact)
 
     def known(self, kind: int, number: int, value: int) -> bool:
         return bool(get(self.keys, self.values, U(kind << 56 | number << 32 | value)) != MISSING)
 
     def supply(self, keys: npt.NDArray[np.uint64], facts: npt.NDArray[np.int32]) -> None:
         """Many facts at once (``key_of``). What is known already stays."""
-        while 2 * (self.used + len(keys)) > len(self.keys):
-            self._grow(2 * len(self.keys))
-        self.used += int(_put_all(self.keys, self.values, keys, facts))
+        self._settle()
+        self._put(keys, facts, 0)
 
     def forget(self, *kinds: int) -> None:
         """The facts of these kinds are not known any more."""
         self.values[np.isin(self.keys >> U(56), np.array(kinds, np.uint64))] = MISSING
 
-    def _grow(self, room: int) -> None:
-        keys, values = np.zeros(room, np.uint64), np.zeros(room, np.int32)
-        with np.errstate(over="ignore"):
-            _move(self.keys, self.values, keys, values)
-        self.keys, self.values = keys, values
+    def _settle(self) -> None:
+        if self._waiting:
+            self._put(np.array(self._waiting, np.uint64), np.array(self._facts, np.int32), 1)
+            self._waiting.clear()
+            self._facts.clear()
+
+    def _put(self, keys: npt.NDArray[np.uint64], facts: npt.NDArray[np.int32], over: int) -> None:
+        room = len(self._keys)
+        while 2 * (self._used + len(keys)) > room:
+            room *= 2
+        if room > len(self._keys):
+            grown, values = np.zeros(room, np.uint64), np.zeros(room, np.int32)
+            _move(self._keys, self._values, grown, values)
+            self._keys, self._values = grown, values
+        self._used += int(_put_all(self._keys, self._values, keys, facts, over))

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.hashmap import HashMap
 from netsim.compiled.names import Names
+from netsim.compiled.rows import Rows
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
 from netsim.linux.route import FdbEntry, Neighbour
@@ -102,6 +103,9 @@ LEASE = 12  # TUN device, destination → whom flanneld sends it to
 RESOLVED4, RESOLVED6 = 10, 11  # segment or wire, next hop → MAC: whoever asks there gets one answer
 NOBODY, BRIDGE_UP = -2, -3
 
+_NO_DEVICE = (0,) * len(DEVICE.fields or ())
+_NO_TUNNEL = (0,) * 8
+_NO_TABLES = [0] * 10
 _LAYER_FROM = 32  # shorter runs are written out
 
 
@@ -122,15 +126,17 @@ class World:
         self.names = names
         self.namespaces: list[Namespace | None] = [None]
         self._numbers: dict[str, int] = {}
-        self._name_of: dict[int, str] = {}
+        self._names = [""]
         self._namespace = np.zeros(64, NAMESPACE)
-        self._device = np.zeros(64, DEVICE)
+        self._device = Rows(DEVICE)
+        self._device.add([_NO_DEVICE])
+        self._first = [0]  # device of each namespace: the others follow in the order of its links
         self._tunnel = np.zeros(16, TUNNEL)
-        self.devices: list[tuple[str, Link] | None] = [None]
-        self._device_numbers: dict[tuple[str, str], int] = {}
         self._tunnels = 0
         self._hooks = np.zeros((1, 25), np.uint32)
         self._hook_rows: dict[tuple[int, ...], int] = {}
+        self._sysctls: dict[tuple[tuple[str, str], ...], tuple[int, int, int]] = {}
+        self._no_hooks = [self._hook_row((0,) * 25)] * 2
         self.facts = HashMap()
         self._layers: dict[tuple[int, str], int] = {}
         self._layer_devices: dict[tuple[int, str], str] = {}  # the one device that a shared run is about
@@ -144,13 +150,14 @@ class World:
         if found is None:
             found = self._numbers[name] = len(self.namespaces)
             self.namespaces.append(None)
-            self._name_of[found] = name
+            self._names.append(name)
+            self._first.append(0)
             if found >= len(self._namespace):
                 self._namespace = np.concatenate((self._namespace, np.zeros_like(self._namespace)))
         return found
 
     def name(self, number: int) -> str:
-        return self._name_of[number]
+        return self._names[number]
 
     def has(self, number: int) -> bool:
         return bool(self._namespace[number]["flags"] & PRESENT)
@@ -165,20 +172,34 @@ class World:
 
     def device_number(self, namespace: str, device: str) -> int:
         """0 if the namespace has not been added, or has no such device."""
-        return self._device_numbers.get((namespace, device), 0)
+        number = self._numbers.get(namespace, 0)
+        held = self.namespaces[number]
+        for place, link in enumerate(held.links if held is not None else ()):
+            if link.name == device:
+                return self._first[number] + place
+        return 0
+
+    def device(self, number: int) -> tuple[str, Link]:
+        """The namespace and the device behind a number."""
+        ns = int(self._device.array[number]["ns"])
+        held = self.namespaces[ns]
+        assert held is not None
+        return held.name, held.links[number - self._first[ns]]
 
     def join(self, device: int, wire: int) -> None:
         """Let a veth or bridge read what is ``RESOLVED`` on a wire, which goes by a name's number. 0: on none."""
-        self._device[device]["segment"] = wire
+        self._device.array[device]["segment"] = wire
 
     def leave_wires(self) -> None:
         """No veth or bridge is on a wire any more."""
-        kinds = self._device["kind"]
-        self._device["segment"][(kinds == VETH) | (kinds == BRIDGE)] = 0
+        rows = self._device.array
+        rows["segment"][(rows["kind"] == VETH) | (rows["kind"] == BRIDGE)] = 0
 
     @property
     def tables(self) -> WorldTables:
-        return WorldTables(self._namespace, self._device, self._tunnel, self._hooks, self.facts.keys, self.facts.values)
+        return WorldTables(
+            self._namespace, self._device.array, self._tunnel, self._hooks, self.facts.keys, self.facts.values
+        )
 
     # -- adding -------------------------------------------------------------------------------------------------------
     def add(
@@ -195,41 +216,56 @@ class World:
         liberal). ``tracks``: whether connection tracking is at work for IPv4 and IPv6."""
         number = self.number(namespace.name)
         self.namespaces[number] = namespace
-        sysctls = Sysctls(namespace.sysctls)
-        row = self._namespace[number]
-        flags = PRESENT | int(row["flags"]) & SEALED
+        common, low, high = self._settings_of(namespace)
+        flags = PRESENT | common | int(self._namespace[number]["flags"]) & SEALED
         flags |= TRACKS4 * tracks[0] | TRACKS6 * tracks[1]
-        flags |= BRIDGE_NF4 * bool(sysctls.number("net.bridge.bridge-nf-call-iptables"))
-        flags |= BRIDGE_NF6 * bool(sysctls.number("net.bridge.bridge-nf-call-ip6tables"))
         flags |= OUTSIDE * (namespace.name == "external")
         flags |= LOOSE * timeouts[1] | LIBERAL * timeouts[2]
         for family, late in ((Family.IPV4, SECURITY_LATE4), (Family.IPV6, SECURITY_LATE6)):
             flags |= late * (family in namespace.rulesets and namespace.rulesets[family].nft)
-        row["flags"] = flags
-        row["tables"] = 0
-        chains = {family: [0] * 25 for family in Family}
-        for (family, table), (its_number, hooks) in tables.items():
-            row["tables"][(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = its_number + 1
-            for hook, chain in hooks.items():
-                chains[family][5 * TABLES.index(table) + HOOKS.index(hook)] = chain
-        row["hooks"] = [self._hook_row(tuple(chains[family])) for family in (Family.IPV4, Family.IPV6)]
-        low, high = sysctls.text("net.ipv4.ip_local_port_range").split()
-        row["port_low"], row["port_high"] = int(low), int(high)
+        held, hooks = self._entries(tables) if tables else (_NO_TABLES, self._no_hooks)
         if timeouts not in self.settings:
             self.settings.append(timeouts)
-        row["settings"] = self.settings.index(timeouts)
         mine = self._devices(number, namespace, segment_mtus)
-        self._tunnels_of(number, namespace, mine)
-        self._neighbours(namespace.neighbours, mine)
-        self._peers(namespace.fdb, mine)
+        tunnels = self._tunnels_of(namespace, mine)
+        self._namespace[number] = flags, held, hooks, low, high, self.settings.index(timeouts), *tunnels
+        if namespace.neighbours:
+            self._neighbours(namespace.neighbours, mine)
+        if namespace.fdb:
+            self._peers(namespace.fdb, mine)
         return number
+
+    def _settings_of(self, namespace: Namespace) -> tuple[int, int, int]:
+        """What sysctls say: flags, the first and last port that the kernel picks."""
+        key = tuple(sorted(namespace.sysctls.items())) if namespace.sysctls else ()
+        found = self._sysctls.get(key)
+        if found is None:
+            sysctls = Sysctls(namespace.sysctls)
+            flags = BRIDGE_NF4 * bool(sysctls.number("net.bridge.bridge-nf-call-iptables"))
+            flags |= BRIDGE_NF6 * bool(sysctls.number("net.bridge.bridge-nf-call-ip6tables"))
+            low, high = sysctls.text("net.ipv4.ip_local_port_range").split()
+            found = self._sysctls[key] = flags, int(low), int(high)
+        return found
+
+    def _entries(self, tables: dict[tuple[Family, str], tuple[int, dict[str, int]]]) -> tuple[list[int], list[int]]:
+        """The fields ``tables`` and ``hooks`` of NAMESPACE."""
+        numbers = list(_NO_TABLES)
+        chains = {family: [0] * 25 for family in Family}
+        for (family, table), (its_number, hooks) in tables.items():
+            numbers[(0 if family is Family.IPV4 else 5) + TABLES.index(table)] = its_number + 1
+            for hook, chain in hooks.items():
+                chains[family][5 * TABLES.index(table) + HOOKS.index(hook)] = chain
+        return numbers, [self._hook_row(tuple(chains[family])) for family in (Family.IPV4, Family.IPV6)]
 
     # -- generations --------------------------------------------------------------------------------------------------
     def forget(self, name: str) -> bool:
         """A namespace is to be added anew as a whole: False if it has not been added so far."""
         number = self._numbers.get(name, 0)
-        if self.namespaces[number] is None:
+        held = self.namespaces[number]
+        if held is None:
             return False
+        for link in held.links:  # those that there still are will have other numbers
+            self.facts.set(DEV, number, self.names.number(link.name), NOBODY)
         self.namespaces[number] = None
         self._namespace[number]["flags"] &= SEALED
         return True
@@ -249,65 +285,64 @@ class World:
         return found
 
     def _devices(self, number: int, namespace: Namespace, segment_mtus: dict[str, int]) -> dict[str, int]:
-        first = len(self.devices)
+        first = self._first[number] = self._device.used
         mine = {link.name: first + place for place, link in enumerate(namespace.links)}
-        while first + len(mine) > len(self._device):
-            self._device = np.concatenate((self._device, np.zeros_like(self._device)))
+        names = self.names.number
+        rows = []
         for link in namespace.links:
-            place = mine[link.name]
-            self.devices.append((namespace.name, link))
-            row = self._device[place]
-            name = self.names.number(link.name)
-            row["ns"], row["name"], row["kind"], row["mtu"] = number, name, _KINDS[link.kind], link.mtu
+            name = names(link.name)
             flags = UP * link.up | HAIRPIN * link.hairpin | NOARP * link.noarp | FRAMED * (link.mac is not None)
-            row["mac"] = self.names.number(link.mac) if link.mac else 0
+            mac = names(link.mac) if link.mac else 0
+            peer_ns = peer_name = segment = mtu = 0
             if link.peer is not None:
-                row["peer_ns"], row["peer_name"] = self.number(link.peer[0]), self.names.number(link.peer[1])
+                peer_ns, peer_name = self.number(link.peer[0]), names(link.peer[1])
                 flags |= HAS_PEER
-            row["master"] = mine[link.master] + 1 if link.master in mine else 0
+            master = mine[link.master] + 1 if link.master in mine else 0
             if link.segment is not None:
-                row["segment"] = self.names.number(link.segment)
-                row["segment_mtu"] = min(segment_mtus[link.segment], 0xFFFFFFFF)
-            if link.vxlan is not None:
-                row["vni"], row["port"] = link.vxlan.vni, link.vxlan.port
-                row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
-                row["under"] = self.names.number(link.vxlan.device or "")
-                if link.vxlan.local is not None:
-                    row["local"] = self.addresses.handle(link.vxlan.local)
-                    flags |= HAS_LOCAL
-            if link.tunnel is not None:
-                local, remote = (self._handle(one) for one in (link.tunnel.local, link.tunnel.remote))
-                row["family"], row["ttl"], row["local"], row["remote"] = 4, link.tunnel.ttl, local, remote
-                flags |= HAS_LOCAL * (local != 0)
-            if link.udp_tunnel is not None:
-                row["family"], row["port"] = link.udp_tunnel.local.version, link.udp_tunnel.port
-                row["local"] = self._handle(link.udp_tunnel.local)
-            row["flags"] = flags
-            self.facts.set(DEV, number, name, place)
-            self._device_numbers[namespace.name, link.name] = place
+                segment, mtu = names(link.segment), min(segment_mtus[link.segment], 0xFFFFFFFF)
+            family, ttl, *ends, own = self._tunnel_fields(link)
+            flags |= HAS_LOCAL * own
+            where = peer_ns, peer_name, master, segment, mtu
+            rows.append((number, name, _KINDS[link.kind], flags, family, ttl, link.mtu, mac, *where, *ends, 0, 0))
+            self.facts.set(DEV, number, name, mine[link.name])
+        self._device.add(rows)
         return mine
 
-    def _tunnels_of(self, number: int, namespace: Namespace, mine: dict[str, int]) -> None:
-        """Every device whose packets this namespace may unwrap, in the order in which the kernel would find them."""
+    def _tunnel_fields(self, link: Link) -> tuple[int, ...]:
+        """``family``, ``ttl``, fields of DEVICE from ``vni`` to ``under``; and: has it its own address?."""
+        if link.vxlan is not None:
+            own = link.vxlan.local
+            under = self.names.number(link.vxlan.device or "")
+            family = 4 if own is None else own.version
+            return family, 0, link.vxlan.vni, link.vxlan.port, self._handle(own), 0, under, own is not None
+        if link.tunnel is not None:
+            local, remote = self._handle(link.tunnel.local), self._handle(link.tunnel.remote)
+            return 4, link.tunnel.ttl, 0, 0, local, remote, 0, local != 0
+        if link.udp_tunnel is not None:
+            return (
+                link.udp_tunnel.local.version,
+                0,
+                0,
+                link.udp_tunnel.port,
+                self._handle(link.udp_tunnel.local),
+                0,
+                0,
+                0,
+            )
+        return _NO_TUNNEL
+
+    def _tunnels_of(self, namespace: Namespace, mine: dict[str, int]) -> tuple[int, int]:
+        """Every device whose packets this namespace may unwrap, in the order in which the kernel would find them: the first
+        row of TUNNEL, count."""
         found = [link for link in namespace.links if link.up and (link.vxlan or link.tunnel or link.udp_tunnel)]
-        self._namespace[number]["tunnels"] = self._tunnels
-        self._namespace[number]["tunnel_count"] = len(found)
         while self._tunnels + len(found) > len(self._tunnel):
             self._tunnel = np.concatenate((self._tunnel, np.zeros_like(self._tunnel)))
+        first = self._tunnels
         for link in found:
-            row = self._tunnel[self._tunnels]
-            row["device"], row["kind"] = mine[link.name], _KINDS[link.kind]
-            if link.vxlan is not None:
-                row["port"], row["vni"] = link.vxlan.port, link.vxlan.vni
-                row["family"] = 4 if link.vxlan.local is None else link.vxlan.local.version
-                row["local"] = 0 if link.vxlan.local is None else self.addresses.handle(link.vxlan.local)
-            elif link.tunnel is not None:
-                row["family"] = 4
-                row["local"], row["remote"] = self._handle(link.tunnel.local), self._handle(link.tunnel.remote)
-            elif link.udp_tunnel is not None:
-                row["port"], row["family"] = link.udp_tunnel.port, link.udp_tunnel.local.version
-                row["local"] = self._handle(link.udp_tunnel.local)
+            _, _, vni, port, local, remote, _, _ = fields = self._tunnel_fields(link)
+            self._tunnel[self._tunnels] = mine[link.name], _KINDS[link.kind], port, vni, fields[0], local, remote
             self._tunnels += 1
+        return first, len(found)
 
     def _handle(self, address: IPAddress | None) -> int:
         return 0 if address is None else self.addresses.handle(address)
@@ -361,13 +396,13 @@ class World:
             name = self._layer_devices[key] = names.pop() if len(names) == 1 else ""
             self._held.append(items)
         device = mine.get(name)
-        if device is None or self._device[device][field]:
+        if device is None or self._device.array[device][field]:
             return False
         layer = self._layers.get(key)
         if layer is None:
             layer = self._layers[key] = len(self._layers) + 1
             fill(items, layer)
-        self._device[device][field] = layer
+        self._device.array[device][field] = layer
         return True
 
 

@@ -146,9 +146,7 @@ class Datapath:
         device = self.world.device_number(origin.namespace, origin.device)
         if not device:
             raise UsageError(f"{origin.namespace} has no device {origin.device}")
-        held = self.world.devices[device]
-        assert held is not None
-        mac = held[1].mac
+        mac = self.world.device(device)[1].mac
         return number, device, 0, 0 if mac is None else self.names.number(origin.dst_mac or mac)
 
     def _origin_of(self, handle: int) -> Origin:

@@ -6,6 +6,8 @@ packet is run again.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from netsim.compiled import journey as jn
 from netsim.compiled import world as wd
 from netsim.compiled.addresses import Addresses
@@ -22,6 +24,7 @@ from netsim.linux.conntrack import TIMEOUTS
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.netfilter.base import TABLE_HOOKS
 from netsim.linux.network import Network, Renewal
+from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family
 
 _TIMEOUT_SYSCTL = "net.netfilter.nf_conntrack_"
@@ -52,8 +55,7 @@ class Supply:
         number = self.tables.number(name)
         if self.tables.has(number):
             return number
-        scene = self.scenes.scene(name)
-        namespace = scene.namespace
+        namespace = self.network.namespace(name)
         compiled = {}
         for family, ruleset in namespace.rulesets.items():
             for table in ruleset.tables.values():
@@ -62,11 +64,15 @@ class Supply:
                 compiled[family, table.name] = (its, hooks)
         self.fib.add(number, namespace)
         segments = {link.segment for link in namespace.links if link.segment is not None}
+        tracks = False, False
+        if namespace.rulesets:
+            scene = self.scenes.scene(name)
+            tracks = scene.tracks(Family.IPV4), scene.tracks(Family.IPV6)
         self.tables.add(
             namespace,
-            tracks=(scene.tracks(Family.IPV4), scene.tracks(Family.IPV6)),
+            tracks=tracks,
             tables=compiled,
-            timeouts=_timeouts(scene),
+            timeouts=_timeouts(tuple(sorted(namespace.sysctls.items()))),
             segment_mtus={segment: self.network.segment_mtu(segment) for segment in segments},
         )
         self.wires.join(namespace)
@@ -108,9 +114,8 @@ class Supply:
             raise AssertionError(f"nobody can supply {kind}, {number}, {value}")
 
     def _device(self, number: int) -> tuple[Scene, Link]:
-        held = self.tables.devices[number]
-        assert held is not None
-        return self.scenes.scene(held[0]), held[1]
+        name, link = self.tables.device(number)
+        return self.scenes.scene(name), link
 
     def _neighbour(self, kind: int, device: int, hop: int) -> None:
         scene, link = self._device(device)
@@ -166,14 +171,15 @@ class Supply:
                 self.wires.list_wire_of(scene.namespace, link)
 
 
-def _timeouts(scene: Scene) -> tuple[tuple[float, ...], bool, bool]:
-    """Seconds by column of ``FlowState.timeouts``; whether flows may be picked up in the middle; whether windows count."""
-    given = scene.namespace.sysctls
+@lru_cache(maxsize=1024)
+def _timeouts(given: tuple[tuple[str, str], ...]) -> tuple[tuple[float, ...], bool, bool]:
+    """Of a namespace's sysctls: seconds by column of ``FlowState.timeouts``; whether flows may be picked up in the middle;
+    whether windows do not count."""
+    own, sysctls = dict(given), Sysctls(dict(given))
 
     def timeout(name: str) -> float:
-        own = given.get(_TIMEOUT_SYSCTL + name)
-        return float(TIMEOUTS.get(name, 0)) if own is None else float(own)
+        return float(own.get(_TIMEOUT_SYSCTL + name, TIMEOUTS.get(name, 0)))
 
-    loose = bool(scene.sysctls.number(_TIMEOUT_SYSCTL + "tcp_loose"))
-    liberal = bool(scene.sysctls.number(_TIMEOUT_SYSCTL + "tcp_be_liberal"))
+    loose = bool(sysctls.number(_TIMEOUT_SYSCTL + "tcp_loose"))
+    liberal = bool(sysctls.number(_TIMEOUT_SYSCTL + "tcp_be_liberal"))
     return tuple([timeout(name) for name in TIMEOUT_NAMES]), loose, liberal

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from netsim.interpreter import validation
 from netsim.linux.fib import Fib, FibResult, default_rules
 from netsim.linux.link import Link, LinkKind
 from netsim.linux.network import Namespace
-from netsim.linux.route import TABLE_LOCAL, Address, NextHop, Route, RouteType
+from netsim.linux.route import TABLE_LOCAL, TABLE_MAIN, Address, NextHop, Route, RouteType
 from netsim.linux.shared import SequenceBuilder, runs_of
 from netsim.linux.sysctl import Sysctls
 from netsim.packet.address import Family, IPAddress, interface, ip, network
@@ -155,6 +156,7 @@ class Compiled:
             self.compiler.fault(*map(int, self.out[:2]))
 
     def lookup(self, number: int, dst: IPAddress, src: IPAddress | None, iif, oif, mark: int, spread: int) -> int:  # type: ignore[no-untyped-def]
+        self.asked = number
         words = self.handle(dst), self.handle(src), self.name(iif), self.name(oif), I(mark), I(spread)
         return self.ask(fib_lookup, number, dst.version, *words)
 
@@ -162,7 +164,7 @@ class Compiled:
         """What a look-up said, as far as tables keep it."""
         assert code >= 0
         device, gateway, mtu, route, onlink = (int(n) for n in self.out[:5])
-        held = self.compiler.route_of(route) if route >= 0 else None
+        held = self.compiler.route_of(self.asked, route) if route >= 0 else None
         assert mtu == (held.mtu or 0 if held is not None else 0)
         return FibResult(
             t.TYPES.get(code),
@@ -246,6 +248,80 @@ def packet(src: IPAddress, dst: IPAddress) -> Packet:
 
 def scene(namespace: Namespace) -> interpreter.Scene:
     return interpreter.Scene(namespace)
+
+
+HOSTS = ("10.1.0.2", "10.1.0.3", "10.1.0.1", "10.1.0.0", "10.1.0.255", "10.1.7.9", "127.0.0.1", "127.0.0.3")
+
+
+@st.composite
+def pods(draw: st.DrawFn) -> list[Namespace]:
+    """Namespaces like a node's pods, some of them with an address that clashes with what they have in common."""
+    usually = st.sampled_from(range(8))  # 0: now and then, something else
+    routes: list[Route] = []
+    for _ in range(draw(st.integers(0, 3))):
+        gateway = draw(st.sampled_from(("10.1.0.1", "10.1.0.3", None)))
+        prefix = draw(st.sampled_from(("0.0.0.0/0", "10.1.0.0/16", "10.1.0.3/32", "10.9.0.0/16")))
+        device = "d0" if draw(usually) else draw(st.sampled_from(("d1", None) if gateway else ("d1", "lo")))
+        table = TABLE_MAIN if draw(usually) else TABLE_LOCAL
+        hop = ip(gateway) if gateway else None
+        more = () if draw(usually) else (NextHop(hop, "d0", 2), NextHop(ip("10.1.0.2"), "d1"))
+        routes.append(
+            Route(network(prefix), None if more else hop, None if more else device, table=table, nexthops=more)
+        )
+    links = tuple(replace(link, up=bool(draw(usually))) for link in worlds.LINKS)
+    device = "d0" if draw(usually) else draw(st.sampled_from(("d1", "lo", "gone")))
+    scope = "global" if draw(usually) else draw(st.sampled_from(("link", "host")))
+    length = 24 if draw(usually) else draw(st.sampled_from((16, 32, 31, 8)))
+    bare, common = draw(st.booleans()), draw(sysctls())
+    found = []
+    for text in draw(st.lists(st.sampled_from(HOSTS), min_size=3, max_size=8)):
+        address = Address(device, interface(f"{text}/{length}"), scope, noprefixroute=bare)
+        addresses = (address,) if draw(usually) else (address, Address("d0", interface("fd00::2/64")))
+        own = tuple(replace(route, source=address.interface.ip) for route in routes)
+        one = Namespace("pod", links, addresses, own, sysctls=common if draw(usually) else draw(sysctls()))
+        changes: dict[str, Any] = {
+            "links": links[:-1],
+            "routes": own[1:],
+            "addresses": (replace(address, scope="link"),),
+        }
+        field = draw(st.sampled_from(sorted(changes)))
+        found.append(one if draw(usually) else replace(one, **{field: changes[field]}))
+    return found
+
+
+@settings(SOME, max_examples=300)
+@given(st.integers(0, 1 << 32), pods())
+def test_namespaces_that_differ_in_their_address(seed: int, held: list[Namespace]) -> None:
+    compiled, dice = Compiled(held), Random(seed)
+    for number, namespace in enumerate(held):
+        reference, at = Fib(namespace), scene(namespace)
+        known = [*map(ip, HOSTS), *points(namespace, Family.IPV4)]
+        for dst in known:
+            src, device = dice.choice(known), dice.choice(namespace.links).name
+            for iif, oif in ((None, None), (None, device), (device, None)):
+                found = reference.lookup(dst, src=src, iif=iif, oif=oif)
+                code = compiled.lookup(number, dst, src, iif, oif, 0, 0)
+                assert compiled.result(code, 4) == shown(found), (dst, src, iif, oif)
+            kind = compiled.ask(address_type, number, 4, compiled.handle(dst))
+            assert kind == ADDRESS_TYPES[reference.address_type(dst)]
+            near = compiled.ask(select_source, number, 4, compiled.name(device), compiled.handle(dst))
+            chosen = compiled.addresses.address(near, 4) if near >= 0 else None
+            assert chosen == reference.select_source(device, dst)
+            ends = compiled.handle(src), compiled.handle(dst), compiled.name(device)
+            reason = compiled.ask(martian, number, 4, *ends)
+            assert told(reason, validation.martian(at, src, dst, device), src, dst, device)
+            reason = compiled.ask(validate_source, number, 4, *ends, compiled.name(None), I(0))
+            assert told(reason, validation.validate_source(at, src, dst, device, oif=None, mark=0), src, dst, device)
+
+
+def test_pods_of_a_node_share_their_rows() -> None:
+    routes = (Route(network("0.0.0.0/0"), ip("10.1.0.1"), "d0"),)
+    held = [
+        Namespace(f"pod/p/{n}", worlds.LINKS, (Address("d0", interface(f"10.1.0.{n}/24")),), routes)
+        for n in range(2, 250)
+    ]
+    compiled = Compiled(held)
+    assert np.count_nonzero(compiled.compiler.tables.route["hops"]) < 10
 
 
 @SOME
@@ -459,4 +535,4 @@ def test_order_between_runs(routes: Sequence[Route]) -> None:
 
 def test_a_number_that_no_route_has() -> None:
     with pytest.raises(IndexError, match="is no route's number"):
-        Compiled([]).compiler.route_of(0)
+        Compiled([]).compiler.route_of(0, 0)

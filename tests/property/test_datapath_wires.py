@@ -112,7 +112,7 @@ def learnt(supply: Supply, kind: int, device: int, value: int) -> int:
     raise AssertionError("it is asked for again and again")
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(bridges(), st.data())
 def test_neighbours_and_ports_are_those_of_the_interpreter(net: StaticNetwork, data: st.DataObject) -> None:
     supply = Datapath(net, compiled=False).supply
@@ -145,7 +145,7 @@ def test_neighbours_and_ports_are_those_of_the_interpreter(net: StaticNetwork, d
         assert learnt(supply, wd.PORT, device, supply.names.number(mac)) == wanted, mac
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(bridges())
 def test_who_says_all_it_answers_for_answers_for_nothing_else(net: StaticNetwork) -> None:
     for space in net.namespaces.values():
@@ -157,7 +157,7 @@ def test_who_says_all_it_answers_for_answers_for_nothing_else(net: StaticNetwork
 
 
 @pytest.mark.parametrize("family", Family)
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_own_addresses_are_those_that_table_local_has(family: Family, data: st.DataObject) -> None:
     made = data.draw(routing_worlds.worlds(family))
