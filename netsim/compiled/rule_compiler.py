@@ -32,6 +32,7 @@ from netsim.linux.network import Renewal
 from netsim.packet.address import Family
 
 _SMALL = 512  # chains in a dict; larger ones are compiled chain by chain
+_AHEAD = 32  # chains that are compiled with the one that jumps to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ class RuleCompiler:
         if b == p.NEEDS_TYPES:
             self._tables.array[a]["types"] = 1
         elif b != p.NEEDS_PROGRAMS:
-            self._resolve(self._instances[a], self._pools.names.name(b), b)
+            chain = self._resolve(self._instances[a], self._pools.names.name(b), b)
+            if chain is not None:
+                self._resolve_ahead(self._instances[a], chain)
 
     def compile_all(self, number: int) -> None:
         """Compile every chain of a table now, instead of when a packet comes to it."""
@@ -124,7 +127,18 @@ class RuleCompiler:
                 for name, chain in mapping.items():
                     self._pages.set(scope, known(name), self._chain(chain, instance.family))
 
-    def _resolve(self, instance: _Instance, name: str, number: int) -> None:
+    def _resolve_ahead(self, instance: _Instance, chain: Chain) -> None:
+        """A packet that comes to a chain goes on to one that it jumps to. Where these are few, as the endpoints of a Service
+        are, they are compiled with it: to be asked for each of them would take longer."""
+        names = dict.fromkeys(rule.jump for rule in chain.rules if rule.jump is not None)
+        paged = [scope for kind, scope in instance.scopes if kind == p.PAGED]
+        for name in names if len(names) <= _AHEAD else ():
+            number = self._pools.names.number(name)
+            if not any(self._pages.get(scope, number) for scope in paged):
+                self._resolve(instance, name, number)
+
+    def _resolve(self, instance: _Instance, name: str, number: int) -> Chain | None:
+        """Say what a name means; the chain, if it is one."""
         if name.startswith(SET):
             sets = instance.ipsets
             made = sets.get(name.removeprefix(SET))
@@ -133,14 +147,14 @@ class RuleCompiler:
                 reason = self._pools.reason(f"sets of type {made.type} are not compiled")
                 found = self._sets.compile(made, sets, reason)
             self._resolution.add(int(self._tables.array[instance.number]["sets"]), number, found)
-            return
+            return None
         for (kind, scope), own in zip(instance.scopes, _mappings(instance.table)):
             mapping = self._pages.mapping(scope) if kind == p.PAGED else own  # the latest generation of it
             chain = mapping.get(name)
             if chain is not None:
                 if kind == p.PAGED:
                     self._pages.set(scope, number, self._chain(chain, instance.family))
-                return
+                return chain
             if kind == p.PAGED:
                 self._pages.set(scope, number, p.ELSEWHERE)
         # Nobody has it. A table whose scopes are all complete gets one that says so.
@@ -149,6 +163,7 @@ class RuleCompiler:
             self._pages.set(scope, number, p.MISSING)
         else:
             self._resolution.add(scope, number, p.MISSING)
+        return None
 
     # -- generations -----------------------------------------------------------------------------------------------------
     def renew(self, renewal: Renewal) -> Renewed:

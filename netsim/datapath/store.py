@@ -114,16 +114,7 @@ class FlowStore:
         rebuild(reference(self.state))
 
     def grow_counters(self) -> None:
-        keys, rows, used = self.counters
-        larger = Counters(np.zeros(2 * len(keys), np.uint64), np.zeros((2 * len(keys), 2), np.uint64), used)
-        mask = len(larger.keys) - 1
-        for key, row in zip(keys.tolist(), rows):
-            if key:
-                at = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & mask
-                while larger.keys[at]:
-                    at = at + 1 & mask
-                larger.keys[at], larger.rows[at] = key, row
-        self.counters = larger
+        self.counters = self.counters.grown()
 
     def clear_counters(self, namespace: int, rules: Iterable[range]) -> None:
         """Rules of these numbers have not matched in a namespace."""
