@@ -24,7 +24,7 @@ from netsim.compiled.fib_namespace import Facts, halves, lasting
 from netsim.compiled.fib_runs import SharedRuns, prefix_key
 from netsim.compiled.fib_shapes import DeviceRow, Shape, address_of, gateways_of, key_of
 from netsim.compiled.names import Names
-from netsim.compiled.rows import Rows
+from netsim.compiled.rows import WAITING_MOST, Rows
 from netsim.linux.fib import default_rules, rule_family
 from netsim.linux.kernel_made import effective_metric, kernel_routes
 from netsim.linux.network import Namespace
@@ -357,6 +357,8 @@ class FibCompiler:
         for place, (name, flags, first, count, _) in enumerate(shape.devices):
             row = number << 32 | name, flags, primary if place == shape.device else first, count, 0
             self._device_rows.append(row)
+        if len(self._device_rows) > WAITING_MOST:
+            self._put_devices()
         six = 0, 0, 0
         program = *shape.program, tables
         self._namespace.array[number] = (shape.flags, *program, *six, own, len(shape.own), source, 0, 0)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.rows import WAITING_MOST
 
 U = np.uint64
 MISSING = -1
@@ -101,6 +102,8 @@ class HashMap:
     def set(self, kind: int, number: int, value: int, fact: int) -> None:
         self._waiting.append(kind << 56 | number << 32 | value)
         self._facts.append(fact)
+        if len(self._waiting) > WAITING_MOST:
+            self._settle()
 
     def known(self, kind: int, number: int, value: int) -> bool:
         return bool(get(self.keys, self.values, U(kind << 56 | number << 32 | value)) != MISSING)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+WAITING_MOST = 4096  # rows: as Python's tuples they take ten times their room
+
 
 class Rows:
     """``array`` has at least the rows added so far, and zeros behind them; it is replaced when it grows. Rows wait in a list
@@ -22,15 +24,20 @@ class Rows:
         start = self.used
         self._waiting += rows
         self.used = start + len(rows)
+        if len(self._waiting) > WAITING_MOST:
+            self._settle()
         return start
 
     @property
     def array(self) -> npt.NDArray[Any]:
+        self._settle()
+        return self._array
+
+    def _settle(self) -> None:
         if self._waiting:
             self.reach(self.used)
             self._array[self.used - len(self._waiting) : self.used] = self._waiting
             self._waiting.clear()
-        return self._array
 
     def reach(self, count: int) -> None:
         """Have room for ``count`` rows."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from netsim.backends import Underlay
 from netsim.errors import Source
@@ -146,6 +146,7 @@ def _hosts(subnet: IPNetwork) -> Iterator[IPAddress]:
     return (subnet[offset] for offset in range(first, min(end, _TRIED)))
 
 
+@cache
 def loopback() -> Link:
     return Link("lo", LinkKind.LOOPBACK, mtu=65536)
 

@@ -82,10 +82,10 @@ def _host_end(node: str, pod: Pod, mtu: int, master: str | None, hairpin: bool) 
     )
 
 
-def _pod_end(pod: Pod, mtu: int) -> Link:
+def _pod_end(pod: Pod, mtu: int, why: Provenance) -> Link:
     peer = (f"node/{pod.spec.node_name}", veth_name(pod))
     mac = mac_for(f"pod/{pod.namespace}/{pod.name}", "eth0")
-    return Link("eth0", LinkKind.VETH, mac=mac, mtu=mtu, peer=peer, provenance=_because(pod))
+    return Link("eth0", LinkKind.VETH, mac=mac, mtu=mtu, peer=peer, provenance=why)
 
 
 @lru_cache(maxsize=1 << 13)
@@ -135,9 +135,10 @@ class Bridge:
                 map_ports(builder, conf.name, pod, interfaces_of(pod, subnets), conf.bridge)
 
     def pod(self, pod: Pod, subnets: Sequence[IPNetwork], conf: NetConf, builder: NamespaceBuilder) -> None:
-        builder.links.append(_pod_end(pod, conf.mtu))
+        why = _because(pod)
+        builder.links.append(_pod_end(pod, conf.mtu, why))
         held = interfaces_of(pod, subnets)
-        builder.addresses += [Address("eth0", one, provenance=_because(pod)) for one in held]
+        builder.addresses += [Address("eth0", one, provenance=why) for one in held]
         builder.routes += _wanted_routes(subnets, conf, held)
 
 
@@ -167,12 +168,13 @@ class PointToPoint:
                 map_ports(builder, conf.name, pod, held, link.name)
 
     def pod(self, pod: Pod, subnets: Sequence[IPNetwork], conf: NetConf, builder: NamespaceBuilder) -> None:
-        builder.links.append(_pod_end(pod, conf.mtu))
+        why = _because(pod)
+        builder.links.append(_pod_end(pod, conf.mtu, why))
         held = interfaces_of(pod, subnets)
         gateways = _gateways(tuple(subnets))
         for one in held:
             # The plugin deletes the connected route: even the own subnet is reached through the gateway.
-            builder.addresses.append(Address("eth0", one, noprefixroute=True, provenance=_because(pod)))
+            builder.addresses.append(Address("eth0", one, noprefixroute=True, provenance=why))
             gateway = gateways.get(family_of(one))
             if gateway is None:
                 continue
