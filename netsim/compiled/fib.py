@@ -57,7 +57,7 @@ class FibCompiler:
         self._runs = SharedRuns()
         self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, Base]] = {}
         self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
-        self._shapes: dict[Hashable, Shape] = {}
+        self._shapes: dict[Hashable, Shape | None] = {}  # None: the first of them has none
         self._added: dict[int, Namespace] = {}
         self._starts: list[int] = []  # the first route number of each owner
         self._owners: list[Owner] = []
@@ -87,7 +87,8 @@ class FibCompiler:
         return self._tables
 
     def route_of(self, namespace: int, number: int) -> Route:
-        """The route behind a number of OUT_ROUTE in that namespace; IndexError for a number that was never given out."""
+        """The route behind a number of OUT_ROUTE there. IndexError for a number that was never given out, KeyError
+        for a namespace that has not been added."""
         if not 0 <= number < self._numbers:
             raise IndexError(f"{number} is no route's number")
         at = bisect_right(self._starts, number) - 1
@@ -113,10 +114,8 @@ class FibCompiler:
             self._add_like(shape, number, int(address.interface))
         else:
             devices = self._add_anew(number, namespace)
-            if address is not None and key is not None and shape is None:
-                made = self._learn(number, namespace, int(address.interface), devices)
-                if made is not None:
-                    self._shapes[key] = made
+            if address is not None and key is not None and key not in self._shapes:
+                self._shapes[key] = self._learn(number, namespace, int(address.interface), devices)
         if self._speaks_six(namespace):
             self._add_six(number)
 
