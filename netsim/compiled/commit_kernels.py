@@ -12,6 +12,7 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
+from netsim.compiled.counter_table import count
 from netsim.compiled.flows import (
     alive,
     drop_flow,
@@ -30,23 +31,6 @@ from netsim.compiled.world import LIBERAL
 U = np.uint64
 _ACK, _PSH = 16, 8
 _NEVER = 0xFFFFFFFF
-
-
-@kernel
-def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
-    """Add to a rule's counters; ``ns`` as in ``Scratch.hit_ns``. The caller sees to the room."""
-    keys = e.c.keys
-    key = U(ns) << U(32) | U(rule)
-    mask = U(keys.shape[0] - 1)
-    at = (key * U(0x9E3779B97F4A7C15) >> U(20)) & mask
-    while keys[at] != key:
-        if keys[at] == U(0):
-            keys[at] = key
-            e.c.used[0] += 1
-            break
-        at = (at + U(1)) & mask
-    e.c.rows[at, 0] += U(packets)
-    e.c.rows[at, 1] += U(volume)
 
 
 @unit
@@ -73,7 +57,7 @@ def fold(e: Any, flow: Int, direction: Int) -> Int:
     for at in range(first, first + np.int64(row["hits"])):
         item = np.int64(e.s.profiles[at])
         where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
-        _count(e, where, item & 0x03FFFFFF, packets, volume)
+        e.c.used[0] += count(e.c.rows, where, item & 0x03FFFFFF, packets, volume)
     return 0
 
 
@@ -394,7 +378,7 @@ def commit(e: Any, x: Any) -> Int:
         return fault(x, jn.FAULT_ROOM, 0, 0)
     if s.counts[fl.OUTER_HIGH] + 2 >= s.outer.shape[0] and s.counts[fl.N_OUTER_FREE] == 0:
         return fault(x, jn.FAULT_ROOM, 1, 0)
-    if 2 * (e.c.used[0] + 256) > e.c.keys.shape[0]:
+    if 2 * (e.c.used[0] + 256) > e.c.rows.shape[0]:
         return fault(x, jn.FAULT_ROOM, 2, 0)
     if r[rg.PLANNED] != 0 and 2 * (np.int64(e.recent.count[0]) + 64) > e.recent.slots.shape[0]:
         return fault(x, jn.FAULT_ROOM, 3, 0)
@@ -406,7 +390,7 @@ def commit(e: Any, x: Any) -> Int:
         flow = make_flow(e, x, own, nat_at)
     outer = touch_outer(e, x, flow, direction)
     for place in range(np.int64(r[rg.HITS])):
-        _count(e, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
+        e.c.used[0] += count(e.c.rows, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
     planned = r[rg.PLANNED]
     if flow != 0:
         update(e, x, flow, direction, outer, fresh, length, now)

@@ -7,19 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled.counter_table import Counters
 from netsim.compiled.fib_tables import FibTables
 from netsim.compiled.flows import FlowState
 from netsim.compiled.programs import Programs
 from netsim.compiled.recent_table import Recent
 from netsim.compiled.world import WorldTables
-
-
-class Counters(NamedTuple):
-    """Rules that matched: namespace << 32 | rule → packets, bytes. Open addressing, a power of two in size."""
-
-    keys: npt.NDArray[np.uint64]
-    rows: npt.NDArray[np.uint64]  # (room, 2)
-    used: npt.NDArray[np.int64]
 
 
 class Options(NamedTuple):

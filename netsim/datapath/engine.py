@@ -22,6 +22,7 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
+from netsim.compiled.counter_table import clear
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
@@ -106,6 +107,7 @@ class Datapath:
         self._origins: list[Origin] = []
         self._origin_numbers: dict[Origin, int] = {}
         self._origin_rows = np.zeros((4, 4), np.int64)
+        self._given = np.zeros(64, np.bool_)  # namespaces that have been given out as origins
         self._settings = 0
         self._cache = np.ones(1, np.int64)
         self._held: tuple[Engine, Any] | None = None  # the tables as they last were, and a reference to them
@@ -131,6 +133,9 @@ class Datapath:
             raise UsageError(f"there is no namespace {origin.namespace}") from None
         if isinstance(origin, LocalOrigin) and origin.mark == 0:
             found = number
+            if number >= len(self._given):
+                self._given = np.append(self._given, np.zeros(number + 1, np.bool_))
+            self._given[number] = True
         else:
             found = OTHER_ORIGINS + len(self._origins)
             if len(self._origins) == len(self._origin_rows):
@@ -197,7 +202,8 @@ class Datapath:
                 del counts[key]
         where = None if namespace is None else self.world.number(namespace)
         if where is not None:  # elsewhere the compiler has given them back
-            self.store.clear_counters(where, [self.rules.rules_of(one.old, one.family) for one in changes if one.old])
+            numbers = [self.rules.rules_of(one.old, one.family) for one in changes if one.old]
+            clear(self.store.counters, where, numbers)
         lists = forgotten_lists(changes)
         self.recent.forget([self.rules.recent_list(name, family) for family, name in lists], where)
         for name, held in self.state.namespaces.items():
@@ -248,8 +254,8 @@ class Datapath:
         if len(batch):
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
-        counted = np.bincount(made.how, minlength=3)
-        self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
+        others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
+        self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 
     def _look_up(self, columns: Any, candidates: Any, start: int, stop: int) -> None:
@@ -308,9 +314,7 @@ class Datapath:
             raise InputError(
                 [Problem("its addresses are not Datapath.addresses: handles mean nothing here", object="batch")]
             )
-        given = np.zeros(len(self.world.namespaces), np.bool_)
-        given[[number for number in self._origin_numbers.values() if number < OTHER_ORIGINS]] = True
-        number = int(first_stranger(batch.origin, given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
+        number = int(first_stranger(batch.origin, self._given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
         if number < len(batch):
             text = f"packet {number}: origin {batch.origin[number]} was not given out; ask Datapath.origin for one"
             raise InputError([Problem(text, object="batch")])
@@ -432,9 +436,8 @@ class Datapath:
         found: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         for key, count in self.interpreted_hits.items():
             _add(found, (key[0], *key[2:]), count, self.interpreted_bytes[key])
-        keys, rows, _ = self.store.counters
-        for place in np.flatnonzero(keys).tolist():
-            held, (packets, volume) = int(keys[place]), rows[place].tolist()
+        rows = self.store.counters.rows
+        for held, packets, volume, _ in rows[rows["key"] != 0].tolist():
             try:
                 chain, number, _ = self.rules.rule_of(held & 0xFFFFFFFF)
             except KeyError:

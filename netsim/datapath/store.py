@@ -8,14 +8,14 @@ so that the kernels leave such packets to it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from netsim.compiled import flows as fl
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.engine_tables import Counters
+from netsim.compiled.counter_table import copied, counters, larger
 from netsim.compiled.flows import (
     FlowState,
     add_elsewhere,
@@ -64,7 +64,7 @@ class FlowStore:
         )
         self.state.counts[fl.N_CLASSES] = 1  # 0 stands for "take the slow path"
         self._noted: Counter[int] = Counter()  # how many entries of the interpreter have each hash
-        self.counters = Counters(np.zeros(4096, np.uint64), np.zeros((4096, 2), np.uint64), np.zeros(1, np.int64))
+        self.counters = counters()
 
     def copy(self) -> FlowStore:
         """The same flows and counters, to go on from apart."""
@@ -72,8 +72,7 @@ class FlowStore:
         new.addresses = self.addresses
         new._noted = Counter(self._noted)
         new.state = FlowState(*[_aligned_copy(held) for held in self.state])
-        keys, rows, used = self.counters
-        new.counters = Counters(keys.copy(), rows.copy(), used.copy())
+        new.counters = copied(self.counters)
         return new
 
     # -- room ---------------------------------------------------------------------------------------------------------
@@ -114,24 +113,7 @@ class FlowStore:
         rebuild(reference(self.state))
 
     def grow_counters(self) -> None:
-        keys, rows, used = self.counters
-        larger = Counters(np.zeros(2 * len(keys), np.uint64), np.zeros((2 * len(keys), 2), np.uint64), used)
-        mask = len(larger.keys) - 1
-        for key, row in zip(keys.tolist(), rows):
-            if key:
-                at = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & mask
-                while larger.keys[at]:
-                    at = at + 1 & mask
-                larger.keys[at], larger.rows[at] = key, row
-        self.counters = larger
-
-    def clear_counters(self, namespace: int, rules: Iterable[range]) -> None:
-        """Rules of these numbers have not matched in a namespace."""
-        keys, rows, _ = self.counters
-        mine = np.flatnonzero((keys >> np.uint64(32)) & np.uint64(0xFFFFFF) == namespace)
-        numbers = (keys[mine] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        for some in rules:
-            rows[mine[(numbers >= some.start) & (numbers < some.stop)]] = 0
+        self.counters = larger(self.counters)
 
     # -- what the interpreter holds -----------------------------------------------------------------------------------
     def note(self, entry: Entry) -> None:
