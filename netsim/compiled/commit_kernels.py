@@ -193,7 +193,7 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     cold["count"], cold["nat_at"] = own, nat_at
     cold["born"] = j[jn.NOW]
     cold["outer0"] = cold["outer1"] = 0
-    hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] != jn.DROPPED else 0
+    hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] < jn.DROPPED else 0
     hot["class0"] = hot["class1"] = 0
     hot["last0"] = hot["last1"] = j[jn.NOW]
     hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
@@ -285,7 +285,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
     r, j, s = x.r, x.j, e.s
     hot, cold = s.hot[flow], s.cold[flow]
-    if e.o.cache[0] == 0 or j[jn.VERDICT] == jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
+    if e.o.cache[0] == 0 or j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
     if x.out[3] == 0:
         return 0  # the tunnel's entry was new: its next packets pass fewer rules
@@ -396,6 +396,9 @@ def commit(e: Any, x: Any) -> Int:
         update(e, x, flow, direction, outer, fresh, length, now)
         r[rg.PLANNED] = planned
     j[jn.FLOW] = flow << 1 | direction
+    if x.told[0] != 0:
+        told = e.told[x.told[0] - 1]
+        told["allowance"], told["when"] = x.told[1], now
     if planned != 0:
         commit_recent(e.recent, x.rules.planned, r)
     return 0
@@ -429,7 +432,7 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, le
         cold["outer1"] = outer
     else:
         hot["last0"] = now
-        if hot["end1"] == 0 and j[jn.VERDICT] != jn.DROPPED:
+        if hot["end1"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end1"] = j[jn.RECEIVER]
         total["packets0"] += np.uint32(1)
         total["bytes0"] += U(length)

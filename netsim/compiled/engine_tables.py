@@ -33,6 +33,7 @@ class Engine(NamedTuple):
     s: FlowState
     words: npt.NDArray[np.uint64]
     recent: Recent
+    told: Any  # rows of ``told_table.TOLD``
     c: Counters
     o: Options
 

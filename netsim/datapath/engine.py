@@ -35,6 +35,7 @@ from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
+from netsim.compiled.told_table import ToldTable
 from netsim.compiled.world import IPIP, TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.joined import JoinedState, JoinedTable
@@ -95,6 +96,7 @@ class Datapath:
         self.fib = FibCompiler(self.addresses, self.names)
         self.rules = RuleCompiler(self.addresses, self.names)
         self.recent = RecentTable()
+        self.told = ToldTable()
         self.supply = Supply(network, self.addresses, self.names, self.world, self.fib, self.rules)
         self.store = FlowStore(capacity, self.addresses)
         self.state = JoinedState(self)
@@ -229,7 +231,7 @@ class Datapath:
             at = 0
             while at < len(batch):
                 if not self.compiled:
-                    self._interpret(batch, made, at, "asked for")
+                    self._interpret(batch, made, at, "asked for", ())
                     at += 1
                     continue
                 engine = self._engine()
@@ -248,7 +250,8 @@ class Datapath:
                 if why == STOPPED_FAULT:
                     self._answer()
                 else:
-                    self._interpret(batch, made, at, jn.REASONS[int(self._scratch.j[jn.REASON])])
+                    reason = jn.REASONS[int(self._scratch.j[jn.REASON])]
+                    self._interpret(batch, made, at, reason, self.last_choices())
                     at += 1
         self.serial += len(batch)
         if len(batch):
@@ -273,6 +276,7 @@ class Datapath:
         """A datapath on the same tables that remembers the same and goes on apart."""
         new = copy.copy(self)
         new.store = self.store.copy()
+        new.told = self.told.copy()
         new.state = self.state.copy_for(new)
         new.recent = RecentTable(len(self.recent.recent.slots))
         new.recent.recent = type(self.recent.recent)(*[held.copy() for held in self.recent.recent])
@@ -297,17 +301,18 @@ class Datapath:
         before.process(batch[:number])
         after = before._fork()
         one = batch[number : number + 1]
-        drawn = int(after.process(one).how[0]) == INTERPRETED
-        return before._run(one, 0, before._draws() if drawn else Replay(after.last_choices()))
+        after.process(one)
+        return before._run(one, 0, before._draws(after.last_choices() if self.compiled else ()))
 
     def remembered(self) -> int:
         """Connections and tunnel entries that the tables hold, living or not yet cleared away."""
         counts = self.store.state.counts
         return int(counts[N_FLOWS] + counts[N_OUTERS])
 
-    def _draws(self, at: int = 0) -> Replay:
-        """How chance answers the interpreter about the packet ``at`` places on."""
-        return Replay(draw=random.Random(f"{self.seed} {self.serial + at}"))
+    def _draws(self, answered: tuple[bool, ...], at: int = 0) -> Replay:
+        """How chance answers the interpreter about the packet ``at`` places on: as it has ``answered`` the kernels, which
+        may have come to give up because of that, then anew."""
+        return Replay(answered, random.Random(f"{self.seed} {self.serial + at}"))
 
     def _check_origins(self, batch: Batch) -> None:
         if batch.addresses is not self.addresses:
@@ -349,6 +354,7 @@ class Datapath:
             self.store.state,
             self.addresses.words,
             self.recent.recent,
+            self.told.rows,
             self.store.counters,
             Options(self._cache, self._origin_rows),
         )
@@ -368,8 +374,8 @@ class Datapath:
             self.recent.grow()
 
     # -- the interpreter's share --------------------------------------------------------------------------------------
-    def _interpret(self, batch: Batch, made: Results, at: int, reason: str) -> None:
-        outcome = self._run(batch, at, self._draws(at))
+    def _interpret(self, batch: Batch, made: Results, at: int, reason: str, answered: tuple[bool, ...]) -> None:
+        outcome = self._run(batch, at, self._draws(answered, at))
         self.reasons[reason] += 1
         self._count(outcome, int(batch.length[at]))
         self._write(outcome, made, at)
@@ -422,7 +428,8 @@ class Datapath:
                 self.recent.load(self.world.number(name), held.recent, self.rules.recent_list, self.addresses.handle)
 
     def last_choices(self) -> tuple[bool, ...]:
-        """What the last packet that took the slow path drew, question by question, as the interpreter would ask them."""
+        """What kernels drew for the last packet that did not take the fast path, question by question, as the interpreter
+        would ask them."""
         drawn = self._scratch.rules.draws[: int(self._scratch.r[DRAWS])].tolist()
         return tuple([answer for one in drawn for answer in (*[False] * (one >> 1), *[True] * (one & 1))])
 

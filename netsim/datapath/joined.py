@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from netsim.compiled.told_table import Told
 from netsim.interpreter.state import NamespaceState, State
 from netsim.linux.conntrack import Entry, Table, Tuple
 
@@ -86,12 +87,17 @@ class JoinedState(State):
             copied = held.copy()
             assert isinstance(held.conntrack, JoinedTable)
             copied.conntrack = held.conntrack.copy_for(datapath)
+            copied.told = Told(datapath.told, held.conntrack.number, datapath.addresses)
             new.namespaces[name] = copied
         return new
 
     def of(self, namespace: str) -> NamespaceState:
         found = self.namespaces.get(namespace)
         if found is None:
-            table = JoinedTable(self._datapath, self._datapath.world.number(namespace))
-            found = self.namespaces[namespace] = NamespaceState(conntrack=table)
+            number = self._datapath.world.number(namespace)
+            table, told = (
+                JoinedTable(self._datapath, number),
+                Told(self._datapath.told, number, self._datapath.addresses),
+            )
+            found = self.namespaces[namespace] = NamespaceState(conntrack=table, told=told)
         return found
