@@ -11,9 +11,9 @@ import copy
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,34 +21,33 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
+from netsim.compiled.commit_kernels import fold
 from netsim.compiled.counter_table import clear
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
-from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, find
+from netsim.compiled.flows import N_FLOWS, N_OUTERS
 from netsim.compiled.link import link
 from netsim.compiled.names import Names
-from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
 from netsim.compiled.told_table import ToldTable
-from netsim.compiled.world import IPIP, TABLES, World
+from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
-from netsim.datapath.joined import JoinedState, JoinedTable
+from netsim.datapath.exchange import Exchange
+from netsim.datapath.joined import JoinedState
 from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
-from netsim.datapath.store import MS, FlowStore, outer_state
+from netsim.datapath.store import MS, FlowStore
 from netsim.datapath.supply import Supply
 from netsim.errors import InputError, Problem, UsageError
 from netsim.interpreter.explore import Replay, run_once
 from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, Outcome, StepKind
-from netsim.linux.conntrack import Entry, Tuple
+from netsim.linux.conntrack import Entry
 from netsim.linux.network import Network
-from netsim.packet.model import Proto
 
 _DISPOSITIONS = tuple(Disposition)
 _SEGMENT = 1 << 16  # packets that several threads look up at once: their columns and candidates stay in the cache
@@ -89,7 +88,7 @@ class Datapath:
         self.compiled = compiled
         self.threads = threads
         self._before: tuple[Datapath, Batch] | None = None
-        self.arrived: list[tuple[JoinedTable, Entry]] = []  # entries that have come into the interpreter's tables
+        self.exchange = Exchange(self)
         self.addresses = Addresses()
         self.names = Names()
         self.world = World(self.addresses, self.names)
@@ -234,7 +233,7 @@ class Datapath:
                     self._interpret(batch, made, at, "asked for", ())
                     at += 1
                     continue
-                engine = self._engine()
+                engine = self.engine()
                 if at == end:
                     end = min(at + _SEGMENT, len(batch))
                     if self.threads > 1:
@@ -275,6 +274,7 @@ class Datapath:
     def _fork(self) -> Datapath:
         """A datapath on the same tables that remembers the same and goes on apart."""
         new = copy.copy(self)
+        new.exchange = Exchange(new)
         new.store = self.store.copy()
         new.told = self.told.copy()
         new.state = self.state.copy_for(new)
@@ -286,7 +286,6 @@ class Datapath:
         for name in ("reasons", "paths", "interpreted_hits", "interpreted_bytes"):
             setattr(new, name, Counter(getattr(self, name)))
         new._before = None
-        new.arrived = []
         return new
 
     def explain(self, number: int) -> Outcome:
@@ -335,7 +334,8 @@ class Datapath:
             special[number] = 1
         return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
 
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
+        """The tables as kernels take them, now."""
         tables = self._tables()
         if self._held is None or not unchanged(self._held[0], tables):
             self._held = tables, reference(tables)
@@ -384,9 +384,9 @@ class Datapath:
         self.state.now = _seconds(batch.time[at])
         self._lend_recent()
         origin = self._origin_of(int(batch.origin[at]))
-        self.arrived.clear()
+        self.exchange.arrived.clear()
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
-        self._freeze()
+        self.exchange.freeze()
         self._take_recent()
         for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
             if name in self.state.namespaces and self.state.namespaces[name].path_mtu:
@@ -436,7 +436,7 @@ class Datapath:
     def counters(self) -> Mapping[tuple[str, str, str, int], tuple[int, int]]:
         """Packets and bytes by (namespace, table, chain, rule number): those of rules that matched, as ``iptables -c`` has
         them. Bytes are those of the packet as it was sent."""
-        engine = self._engine()
+        engine = self.engine()
         for flow in self.store.flows():
             fold(engine, flow, 0)
             fold(engine, flow, 1)
@@ -453,133 +453,9 @@ class Datapath:
             _add(found, (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number), packets, volume)
         return found
 
-    # -- connections --------------------------------------------------------------------------------------------------
-    def thaw(self, ns: int, one: Tuple, now: float) -> None:
-        """Write out the flow (or tunnel entry) that namespace ``ns`` knows ``one`` by, if there is one."""
-        state = self.store.state
-        src, dst, ports = self.store.words(one)
-        v6 = int(one.src.version == 6)
-        tick = round(now * MS)
-        if not state.counts[N_FLOWS] and not state.counts[N_OUTERS]:
-            return
-        # What the interpreter holds itself is no matter here: only flows are asked for.
-        noted = int(state.counts[N_ELSEWHERE])
-        state.counts[N_ELSEWHERE] = 0
-        flows = reference(state)
-        found = int(find(flows, ns, one.proto, src, dst, ports, v6, tick))
-        outer = int(find_outer(flows, ns, one.proto, src, dst, ports, v6, tick))
-        state.counts[N_ELSEWHERE] = noted
-        if found > 0:
-            self._thaw_flow(found >> 1)
-        if outer > 0:
-            self._thaw_outer(outer >> 1)
-
-    def thaw_source(self, ns: int, original: Tuple) -> None:
-        """Write out every flow from this address and port that ``ns`` knows."""
-        src = self.addresses.handle(original.src)
-        hot = self.store.state.hot
-        for stage in ("s0_", "s1_"):
-            same = (hot[stage + "src"] == src) & (hot[stage + "ports"] >> 16 == original.sport)
-            for flow in np.flatnonzero(same & (hot["proto"] == original.proto)).tolist():
-                if ns in self.store.state.cold[flow]["ns"]:
-                    self._thaw_flow(flow)
-
-    def _freeze(self) -> None:
-        """Tunnel entries that the interpreter took or made for this packet go back into the tables, if both ends hold the
-        same: one is shared by all that passes between two nodes, who would be the interpreter's for good."""
-        pairs: dict[Tuple, list[tuple[JoinedTable, Entry]]] = {}
-        for table, entry in self.arrived:
-            if self._of_tunnel(table.number, entry):
-                pairs.setdefault(entry.original, []).append((table, entry))
-        for one, held in pairs.items():
-            if len(held) != 2:
-                continue
-            (near, entry), (far, other) = held
-            settings = int(self.world.tables.namespace[near.number]["settings"])
-            last = round(entry.expires * MS) - int(self.store.state.timeouts[settings][outer_state(entry)])
-            alike = replace(other, packets=entry.packets, snat_done=entry.snat_done, dnat_done=entry.dnat_done) == entry
-            if near is far or not alike or last > round(self.state.now * MS) or last < 0:
-                continue
-            if any(table.find_held(one) is not mine for table, mine in held):
-                continue  # it has gone since
-            for table, mine in held:
-                table.freeze(mine)
-            self.store.put_outer(entry, last, settings, (near.number, far.number))
-        self.arrived.clear()
-
-    def _of_tunnel(self, number: int, entry: Entry) -> bool:
-        """Is this nothing but a tunnel's conversation, as records of ``outer`` can say it?"""
-        one = entry.original
-        if entry.reply != one.inverted() or not entry.confirmed or entry.expected or entry.dying:
-            return False
-        if (
-            entry.mark
-            or entry.zone
-            or entry.status_snat
-            or entry.status_dnat
-            or entry.port_drawn
-            or entry.masquerade_device
-        ):
-            return False
-        here = self.world.tables.namespace[number]
-        rows = self.world.tables.tunnel[int(here["tunnels"]) : int(here["tunnels"]) + int(here["tunnel_count"])]
-        if one.proto == Proto.IPIP:
-            return bool((rows["kind"] == IPIP).any())
-        return one.proto == Proto.UDP and bool((rows["port"] == one.dport).any())
-
-    def _thaw_flow(self, flow: int) -> None:
-        for ns, entry in list(self._entries_of(flow)):
-            table = self.state.of(self.world.name(ns)).conntrack
-            assert isinstance(table, JoinedTable)
-            table.take(entry)
-        forget_flow(self._engine(), flow)
-
-    def _thaw_outer(self, number: int) -> None:
-        for ns, entry in list(self._entries_of_outer(number)):
-            table = self.state.of(self.world.name(ns)).conntrack
-            assert isinstance(table, JoinedTable)
-            table.take(entry)
-        free_outer(self._engine(), number)
-        for name in ("outer0", "outer1"):
-            carried = self.store.state.cold[name]
-            carried[carried == number] = 0
-        drop_outer(reference(self.store.state), number)
-
-    def _asked(self, ns: int, entry: Entry) -> Entry:
-        """What the nat table of the namespace has settled: both sides, wherever there is one."""
-        namespace = self.supply.scenes.scene(self.world.name(ns)).namespace
-        family = {int(f): f for f in namespace.rulesets}.get(entry.original.src.version)
-        has_nat = family is not None and "nat" in namespace.rulesets[family].tables
-        entry.snat_done = entry.dnat_done = has_nat
-        return entry
-
-    def _entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
-        cold = self.store.state.cold[flow]
-        device = int(cold["masquerade"])
-        for place, (ns, entry) in enumerate(self.store.entries_of(flow)):
-            if device and place == int(cold["nat_at"]):
-                entry.masquerade_device = self.names.name(device)
-            yield ns, self._asked(ns, entry)
-
-    def _entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
-        for ns, entry in self.store.entries_of_outer(number):
-            yield ns, self._asked(ns, entry)
-
     def connections(self) -> Mapping[str, list[Entry]]:
         """Every living conntrack entry by namespace, as ``conntrack -L`` would list them there."""
-        found: dict[str, list[Entry]] = {}
-        now = self.state.now
-        for flow in self.store.flows():
-            for ns, entry in self._entries_of(flow):
-                found.setdefault(self.world.name(ns), []).append(entry)
-        for number in self.store.outers():
-            for ns, entry in self._entries_of_outer(number):
-                found.setdefault(self.world.name(ns), []).append(entry)
-        for name, held in self.state.namespaces.items():
-            table = held.conntrack
-            assert isinstance(table, JoinedTable)
-            found.setdefault(name, []).extend(table.entries())
-        return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+        return self.exchange.connections()
 
 
 def _add(found: dict[tuple[str, str, str, int], tuple[int, int]], rule: tuple[str, str, str, int], *more: int) -> None:

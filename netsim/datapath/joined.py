@@ -29,11 +29,11 @@ class JoinedTable(Table):
 
     def find(self, tuple_: Tuple, now: float, zone: int = 0) -> tuple[Entry, bool] | None:
         if zone == 0:
-            self._datapath.thaw(self._ns, tuple_, now)
+            self._datapath.exchange.thaw(self._ns, tuple_, now)
         return super().find(tuple_, now, zone)
 
     def same_source(self, original: Tuple, now: float) -> Entry | None:
-        self._datapath.thaw_source(self._ns, original)
+        self._datapath.exchange.thaw_source(self._ns, original)
         return super().same_source(original, now)
 
     def entries(self) -> Iterator[Entry]:
@@ -65,7 +65,7 @@ class JoinedTable(Table):
     def _insert(self, entry: Entry) -> None:
         super()._insert(entry)
         self._datapath.store.note(entry)
-        self._datapath.arrived.append((self, entry))
+        self._datapath.exchange.arrived.append((self, entry))
 
     @property
     def number(self) -> int:
