@@ -36,20 +36,17 @@ _NEVER = 0xFFFFFFFF
 @unit
 @kernel
 def fold(e: Any, flow: Int, direction: Int) -> Int:
-    """Move what the fast path has counted of one direction into the totals and the rules' counters."""
-    hot, total = e.s.hot[flow], e.s.totals[flow]
+    """Move what the fast path has counted of one direction into the flow's and the rules' counters."""
+    hot = e.s.hot[flow]
     if direction:
         packets, volume, place = np.int64(hot["packets1"]), np.int64(hot["bytes1"]), np.int64(hot["class1"])
         hot["packets1"] = 0
         hot["bytes1"] = 0
-        total["packets1"] += np.uint32(packets)
-        total["bytes1"] += U(volume)
     else:
         packets, volume, place = np.int64(hot["packets0"]), np.int64(hot["bytes0"]), np.int64(hot["class0"])
         hot["packets0"] = 0
         hot["bytes0"] = 0
-        total["packets0"] += np.uint32(packets)
-        total["bytes0"] += U(volume)
+    e.s.packets[flow] += np.uint32(packets)
     if packets == 0 or place == 0:
         return 0
     row = e.s.classes[place]
@@ -172,7 +169,7 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     flow = new_flow(s)
     if flow == 0:
         return 0
-    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    hot, cold = s.hot[flow], s.cold[flow]
     at = 0
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
@@ -197,8 +194,7 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     hot["class0"] = hot["class1"] = 0
     hot["last0"] = hot["last1"] = j[jn.NOW]
     hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
-    total["packets0"] = total["packets1"] = 0
-    total["bytes0"] = total["bytes1"] = U(0)
+    s.packets[flow] = 0
     link_flow(s, flow)
     return flow
 
@@ -393,7 +389,7 @@ def commit(e: Any, x: Any) -> Int:
         e.c.used[0] += count(e.c.rows, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
     planned = r[rg.PLANNED]
     if flow != 0:
-        update(e, x, flow, direction, outer, fresh, length, now)
+        update(e, x, flow, direction, outer, fresh, now)
         r[rg.PLANNED] = planned
     j[jn.FLOW] = flow << 1 | direction
     if x.told[0] != 0:
@@ -405,9 +401,10 @@ def commit(e: Any, x: Any) -> Int:
 
 
 @unit
-def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, length: Int, now: Int) -> Int:
+def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, now: Int) -> Int:
     j, s = x.j, e.s
-    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    hot, cold = s.hot[flow], s.cold[flow]
+    s.packets[flow] += np.uint32(1)
     replied = hot["status"] & fl.SEEN_REPLY
     changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)
     if changed and not fresh:
@@ -426,16 +423,16 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, le
         hot["last1"] = now
         if hot["end1"] == 0:
             hot["end1"] = j[jn.ORIGIN]
-        total["packets1"] += np.uint32(1)
-        total["bytes1"] += U(length)
+        if hot["end0"] == 0 and j[jn.VERDICT] < jn.DROPPED:
+            hot["end0"] = j[jn.RECEIVER]
         _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
         cold["outer1"] = outer
     else:
         hot["last0"] = now
+        if hot["end0"] == 0:
+            hot["end0"] = j[jn.ORIGIN]
         if hot["end1"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end1"] = j[jn.RECEIVER]
-        total["packets0"] += np.uint32(1)
-        total["bytes0"] += U(length)
         _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         cold["outer0"] = outer
     if not fresh:

@@ -386,7 +386,7 @@ class Datapath:
         origin = self._origin_of(int(batch.origin[at]))
         self.exchange.arrived.clear()
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
-        self.exchange.freeze()
+        self.exchange.freeze(outcome)
         self._take_recent()
         for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
             if name in self.state.namespaces and self.state.namespaces[name].path_mtu:

@@ -1,7 +1,7 @@
 """Connections change hands between the compiled tables and the interpreter's: each is in one of them, never in both.
 
 thaw      the interpreter comes across a record: it becomes ordinary entries of the namespaces' tables
-freeze    a tunnel's entries that the interpreter has done with become a record again
+freeze    entries that the interpreter has done with become a record again, if one can say the same
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netsim.compiled.commit_kernels import forget_flow, free_outer
-from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, find
+from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, alive, find, find_any
 from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.ref import reference
 from netsim.compiled.world import IPIP
 from netsim.datapath.joined import JoinedTable
 from netsim.datapath.store import MS, outer_state
-from netsim.linux.conntrack import Entry, Tuple
+from netsim.interpreter.outcome import Outcome
+from netsim.linux.conntrack import Entry, Tuple, tuple_of
 from netsim.packet.model import Proto
 
 if TYPE_CHECKING:
@@ -63,9 +64,64 @@ class Exchange:
                 if ns in self._datapath.store.state.cold[flow]["ns"]:
                     self._thaw_flow(flow)
 
-    def freeze(self) -> None:
-        """Tunnel entries that the interpreter took or made for this packet go back into the tables, if both ends hold the
-        same: one is shared by all that passes between two nodes, who would be the interpreter's for good."""
+    def freeze(self, outcome: Outcome) -> None:
+        """Give back to the tables what the interpreter took or made for this packet, as far as records can say it."""
+        self._freeze_tunnels()
+        if outcome.sent is not None and (one := tuple_of(outcome.sent)) is not None:
+            self._freeze_flow(one, outcome)
+
+    def _freeze_flow(self, one: Tuple, outcome: Outcome) -> None:
+        """The packet's own connection, if all namespaces on its way that know it say the same of it."""
+        held: list[tuple[JoinedTable, Entry]] = []
+        now = self._datapath.state.now
+        backwards = False
+        for name in dict.fromkeys([hop.namespace for hop in outcome.hops]):
+            table = self._datapath.state.of(name).conntrack
+            assert isinstance(table, JoinedTable)
+            entry = table.find_held(one)
+            if entry is None:
+                continue
+            reply = entry.reply == one
+            if entry.expires <= now or (held and reply != backwards) or entry.original == entry.reply:
+                return
+            if not self._settled(table.number, entry):
+                return
+            held.append((table, entry))
+            backwards = reply
+            one = (entry.original if reply else entry.reply).inverted()
+        if not held:
+            return
+        if backwards:
+            held.reverse()
+        store, namespaces = self._datapath.store, self._datapath.world.tables.namespace
+        devices = {entry.masquerade_device for _, entry in held if entry.masquerade_device}
+        settings = {int(namespaces[table.number]["settings"]) for table, _ in held}
+        if len(settings) != 1 or len(devices) > 1:
+            return
+        self._clear(held[0][1].original)
+        device = self._datapath.names.number(devices.pop()) if devices else 0
+        if store.put_flow([(table.number, entry) for table, entry in held], settings.pop(), device, round(now * MS)):
+            for table, entry in held:
+                table.freeze(entry)
+
+    def _settled(self, number: int, entry: Entry) -> bool:
+        """Is it asked for as a record's entries are?"""
+        asked = self._asked(number, entry.copy())
+        return (entry.snat_done, entry.dnat_done) == (asked.snat_done, asked.dnat_done)
+
+    def _clear(self, one: Tuple) -> None:
+        """Records of this tuple that have expired would be found before a new one."""
+        words, v6 = self._datapath.store.words(one), int(one.src.version == 6)
+        for _ in range(4):
+            state = reference(self._datapath.store.state)
+            found = int(find_any(state, one.proto, *words, v6))
+            if not found or alive(state, found >> 1, round(self._datapath.state.now * MS)):
+                return
+            forget_flow(self._datapath.engine(), found >> 1)
+
+    def _freeze_tunnels(self) -> None:
+        """A tunnel's entry, if both ends hold the same: one is shared by all that passes between two nodes, who would be
+        the interpreter's for good."""
         pairs: dict[Tuple, list[tuple[JoinedTable, Entry]]] = {}
         for table, entry in self.arrived:
             if self._of_tunnel(table.number, entry):
