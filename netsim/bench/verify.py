@@ -42,13 +42,14 @@ class _Twins:
         serial = self.datapath.serial
         result = self.session.send(batch)
         interpreted = int(result.how[0]) == _INTERPRETED
-        choices = () if interpreted else self.datapath.last_choices()
         draw = random.Random(f"{self.datapath.seed} {serial}") if interpreted else None
         self.state.now = (int(batch.time[0]) // 1000 + 1) / 1000
         name = self.datapath.namespace_name(int(batch.origin[0]))
         assert name is not None
         packet = batch.packet(0)
-        outcome, _ = run_once(self.world, LocalOrigin(name), packet, self.state, Replay(choices, draw), None)
+        outcome, _ = run_once(
+            self.world, LocalOrigin(name), packet, self.state, Replay(self.datapath.last_choices(), draw), None
+        )
         differences = list(self._differences(result, outcome))
         if differences:
             raise DisagreementError(

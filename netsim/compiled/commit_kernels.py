@@ -12,6 +12,7 @@ import numpy as np
 from netsim.compiled import flows as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
+from netsim.compiled.counter_table import count
 from netsim.compiled.flows import (
     alive,
     drop_flow,
@@ -32,40 +33,20 @@ _ACK, _PSH = 16, 8
 _NEVER = 0xFFFFFFFF
 
 
-@kernel
-def _count(e: Any, ns: Int, rule: Int, packets: Int, volume: Int) -> None:
-    """Add to a rule's counters; ``ns`` as in ``Scratch.hit_ns``. The caller sees to the room."""
-    keys = e.c.keys
-    key = U(ns) << U(32) | U(rule)
-    mask = U(keys.shape[0] - 1)
-    at = (key * U(0x9E3779B97F4A7C15) >> U(20)) & mask
-    while keys[at] != key:
-        if keys[at] == U(0):
-            keys[at] = key
-            e.c.used[0] += 1
-            break
-        at = (at + U(1)) & mask
-    e.c.rows[at, 0] += U(packets)
-    e.c.rows[at, 1] += U(volume)
-
-
 @unit
 @kernel
 def fold(e: Any, flow: Int, direction: Int) -> Int:
-    """Move what the fast path has counted of one direction into the totals and the rules' counters."""
-    hot, total = e.s.hot[flow], e.s.totals[flow]
+    """Move what the fast path has counted of one direction into the flow's and the rules' counters."""
+    hot = e.s.hot[flow]
     if direction:
         packets, volume, place = np.int64(hot["packets1"]), np.int64(hot["bytes1"]), np.int64(hot["class1"])
         hot["packets1"] = 0
         hot["bytes1"] = 0
-        total["packets1"] += np.uint32(packets)
-        total["bytes1"] += U(volume)
     else:
         packets, volume, place = np.int64(hot["packets0"]), np.int64(hot["bytes0"]), np.int64(hot["class0"])
         hot["packets0"] = 0
         hot["bytes0"] = 0
-        total["packets0"] += np.uint32(packets)
-        total["bytes0"] += U(volume)
+    e.s.packets[flow] += np.uint32(packets)
     if packets == 0 or place == 0:
         return 0
     row = e.s.classes[place]
@@ -73,7 +54,7 @@ def fold(e: Any, flow: Int, direction: Int) -> Int:
     for at in range(first, first + np.int64(row["hits"])):
         item = np.int64(e.s.profiles[at])
         where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
-        _count(e, where, item & 0x03FFFFFF, packets, volume)
+        e.c.used[0] += count(e.c.rows, where, item & 0x03FFFFFF, packets, volume)
     return 0
 
 
@@ -188,7 +169,7 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     flow = new_flow(s)
     if flow == 0:
         return 0
-    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    hot, cold = s.hot[flow], s.cold[flow]
     at = 0
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
@@ -209,12 +190,11 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     cold["count"], cold["nat_at"] = own, nat_at
     cold["born"] = j[jn.NOW]
     cold["outer0"] = cold["outer1"] = 0
-    hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] != jn.DROPPED else 0
+    hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] < jn.DROPPED else 0
     hot["class0"] = hot["class1"] = 0
     hot["last0"] = hot["last1"] = j[jn.NOW]
     hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
-    total["packets0"] = total["packets1"] = 0
-    total["bytes0"] = total["bytes1"] = U(0)
+    s.packets[flow] = 0
     link_flow(s, flow)
     return flow
 
@@ -301,7 +281,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
     r, j, s = x.r, x.j, e.s
     hot, cold = s.hot[flow], s.cold[flow]
-    if e.o.cache[0] == 0 or j[jn.VERDICT] == jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
+    if e.o.cache[0] == 0 or j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
     if x.out[3] == 0:
         return 0  # the tunnel's entry was new: its next packets pass fewer rules
@@ -394,7 +374,7 @@ def commit(e: Any, x: Any) -> Int:
         return fault(x, jn.FAULT_ROOM, 0, 0)
     if s.counts[fl.OUTER_HIGH] + 2 >= s.outer.shape[0] and s.counts[fl.N_OUTER_FREE] == 0:
         return fault(x, jn.FAULT_ROOM, 1, 0)
-    if 2 * (e.c.used[0] + 256) > e.c.keys.shape[0]:
+    if 2 * (e.c.used[0] + 256) > e.c.rows.shape[0]:
         return fault(x, jn.FAULT_ROOM, 2, 0)
     if r[rg.PLANNED] != 0 and 2 * (np.int64(e.recent.count[0]) + 64) > e.recent.slots.shape[0]:
         return fault(x, jn.FAULT_ROOM, 3, 0)
@@ -406,21 +386,25 @@ def commit(e: Any, x: Any) -> Int:
         flow = make_flow(e, x, own, nat_at)
     outer = touch_outer(e, x, flow, direction)
     for place in range(np.int64(r[rg.HITS])):
-        _count(e, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
+        e.c.used[0] += count(e.c.rows, np.int64(x.hit_ns[place]), np.int64(x.rules.hits[place]), 1, length)
     planned = r[rg.PLANNED]
     if flow != 0:
-        update(e, x, flow, direction, outer, fresh, length, now)
+        update(e, x, flow, direction, outer, fresh, now)
         r[rg.PLANNED] = planned
     j[jn.FLOW] = flow << 1 | direction
+    if x.told[0] != 0:
+        told = e.told[x.told[0] - 1]
+        told["allowance"], told["when"] = x.told[1], now
     if planned != 0:
         commit_recent(e.recent, x.rules.planned, r)
     return 0
 
 
 @unit
-def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, length: Int, now: Int) -> Int:
+def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, now: Int) -> Int:
     j, s = x.j, e.s
-    hot, cold, total = s.hot[flow], s.cold[flow], s.totals[flow]
+    hot, cold = s.hot[flow], s.cold[flow]
+    s.packets[flow] += np.uint32(1)
     replied = hot["status"] & fl.SEEN_REPLY
     changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)
     if changed and not fresh:
@@ -439,16 +423,16 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, le
         hot["last1"] = now
         if hot["end1"] == 0:
             hot["end1"] = j[jn.ORIGIN]
-        total["packets1"] += np.uint32(1)
-        total["bytes1"] += U(length)
+        if hot["end0"] == 0 and j[jn.VERDICT] < jn.DROPPED:
+            hot["end0"] = j[jn.RECEIVER]
         _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
         cold["outer1"] = outer
     else:
         hot["last0"] = now
-        if hot["end1"] == 0 and j[jn.VERDICT] != jn.DROPPED:
+        if hot["end0"] == 0:
+            hot["end0"] = j[jn.ORIGIN]
+        if hot["end1"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end1"] = j[jn.RECEIVER]
-        total["packets0"] += np.uint32(1)
-        total["bytes0"] += U(length)
         _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         cold["outer0"] = outer
     if not fresh:

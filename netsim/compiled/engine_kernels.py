@@ -91,6 +91,7 @@ def prepare(e: Any, x: Any, b: Any, i: Int, serial: Int) -> Int:
         r[rg.SPORT] = b.sport[i]
         r[rg.ICMP_TYPE], r[rg.ICMP_CODE] = b.dport[i] >> 8, b.dport[i] & 0xFF
         r[rg.HAS] = 1 << rg.ICMP_TYPE | 1 << rg.ICMP_CODE
+    x.told[0] = 0
     j[jn.NOW] = b.time[i] // 1000 + 1
     j[jn.LONGEST] = 0xFFFF
     j[jn.TTL_IN], j[jn.LENGTH_IN], j[jn.ORIGIN] = b.ttl[i], b.length[i], b.origin[i]
@@ -134,14 +135,14 @@ def slow(e: Any, x: Any, b: Any, o: Any, i: Int, serial: Int) -> Int:
     if end == 2:
         return STOPPED_BAIL
     o.verdict[i], o.how[i], o.masqueraded[i], o.ttl[i] = verdict, 1, j[jn.MASQUERADED], r[rg.TTL]
-    o.receiver[i] = 0 if verdict == jn.DROPPED else j[jn.RECEIVER]
+    o.receiver[i] = 0 if verdict >= jn.DROPPED else j[jn.RECEIVER]
     o.src[i], o.dst[i] = r[rg.SRC], r[rg.DST]
     if r[rg.PROTO] == _ICMP or r[rg.PROTO] == _ICMPV6:
         o.sport[i], o.dport[i] = r[rg.SPORT], r[rg.ICMP_TYPE] << 8 | r[rg.ICMP_CODE]
     else:
         o.sport[i], o.dport[i] = r[rg.SPORT], r[rg.DPORT]
     o.rules[i], o.flow[i] = r[rg.EVALUATED], j[jn.FLOW]
-    if verdict == jn.DROPPED:
+    if verdict >= jn.DROPPED:
         o.decided[i], o.decided_ns[i] = j[jn.DECIDED], j[jn.DECIDED_NS]
     else:
         o.decided[i], o.decided_ns[i] = j[jn.TRANSLATED], j[jn.TRANSLATED_NS]
@@ -241,6 +242,7 @@ def process(
         if special[i]:
             x.why[0] = STOPPED_BAIL
             x.j[jn.REASON] = jn.R_KIND
+            x.r[rg.DRAWS] = 0
             return np.int64(i)
         proto, src, dst = np.int64(protos[i]), np.int64(srcs[i]), np.int64(dsts[i])
         ports = np.int64(sports[i]) << 16 | np.int64(dports[i])

@@ -7,39 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled.counter_table import Counters
 from netsim.compiled.fib_tables import FibTables
 from netsim.compiled.flows import FlowState
-from netsim.compiled.jit import kernel
 from netsim.compiled.programs import Programs
 from netsim.compiled.recent_table import Recent
 from netsim.compiled.world import WorldTables
-
-
-class Counters(NamedTuple):
-    """Rules that matched: namespace << 32 | rule → packets, bytes. Open addressing, a power of two in size."""
-
-    keys: npt.NDArray[np.uint64]
-    rows: npt.NDArray[np.uint64]  # (room, 2)
-    used: npt.NDArray[np.int64]
-
-    def grown(self) -> Counters:
-        """Twice the room."""
-        keys, rows, used = self
-        larger = Counters(np.zeros(2 * len(keys), np.uint64), np.zeros((2 * len(keys), 2), np.uint64), used)
-        move_counters(keys, rows, larger.keys, larger.rows)
-        return larger
-
-
-@kernel
-def move_counters(keys: Any, rows: Any, into: Any, into_rows: Any) -> None:
-    mask = np.uint64(len(into) - 1)
-    for at in range(len(keys)):
-        if keys[at] != np.uint64(0):
-            place = (keys[at] * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(20)) & mask
-            while into[place] != np.uint64(0):
-                place = (place + np.uint64(1)) & mask
-            into[place] = keys[at]
-            into_rows[place, 0], into_rows[place, 1] = rows[at, 0], rows[at, 1]
 
 
 class Options(NamedTuple):
@@ -60,6 +33,7 @@ class Engine(NamedTuple):
     s: FlowState
     words: npt.NDArray[np.uint64]
     recent: Recent
+    told: Any  # rows of ``told_table.TOLD``
     c: Counters
     o: Options
 

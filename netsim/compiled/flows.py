@@ -12,7 +12,7 @@ Where the bytes are, per flow:
     hot     64 B         one cache line: keys of both directions, ends, class, times, counters: all that an established
                          packet reads or writes (index line + this line are the two lines a packet costs)
     cold    32 B         what only first packets and changes of state touch
-    totals  24 B         packets and bytes of both directions, without those that ``hot`` counts
+    packets 4 B          of both directions, without those that ``hot`` counts
     tcp     64 B         one cache line: windows (TCP alone; the third line of its packets)
     outer   40 B         one per tunnel's tuple and direction, shared by flows whose outer tuples collide
 
@@ -50,7 +50,7 @@ HOT = np.dtype(
         ("class1", "u2"),
         ("last0", "u4"),  # ms of the last packet of this direction
         ("last1", "u4"),
-        ("packets0", "u4"),  # that took the fast path since they were last folded into ``totals`` and rule counters
+        ("packets0", "u4"),  # that took the fast path since they were last folded into ``packets`` and rule counters
         ("packets1", "u4"),
         ("bytes0", "u4"),
         ("bytes1", "u4"),
@@ -86,7 +86,6 @@ OUTER = np.dtype(
         ("spare", "u4"),
     ]
 )
-TOTAL = np.dtype([("packets0", "u4"), ("packets1", "u4"), ("bytes0", "u8"), ("bytes1", "u8")])
 CLASS = np.dtype(
     [
         ("verdict", "u1"),
@@ -152,7 +151,7 @@ class FlowState(NamedTuple):
     cold: Array
     outer: Array
     tcp: Array
-    totals: Any
+    packets: npt.NDArray[np.uint32]
     timeouts: npt.NDArray[np.uint32]  # (settings, 16) ms
     sources: npt.NDArray[np.uint32]  # heads of the chains by source, node = flow << 1 | stage
     sources_next: npt.NDArray[np.uint32]  # (flows, 2)
@@ -430,6 +429,7 @@ def _unchain_source(s: FlowState, flow: Int, stage: Int, proto: Int, src: Int, p
 
 
 @unit
+@kernel
 def link_flow(s: FlowState, flow: Int) -> Int:
     """Make a filled-in record findable."""
     hot = s.hot[flow]

@@ -1,10 +1,13 @@
 """A hash map from 64-bit keys to 32-bit numbers, for facts: open addressing, linear probing, never more than half full.
 
 Keys are made of a kind (8 bits), a number (24 bits) and a value (32 bits): no two facts share one. Key 0 marks a free slot,
-so kind 0 is not used. Growing makes new arrays: take ``keys`` and ``values`` afresh for each call of a kernel.
+so kind 0 is not used. A key and its value lie together: most are asked for when they are in no cache. Growing makes a new
+array: take ``rows`` afresh for each call of a kernel.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,7 @@ from netsim.compiled.rows import WAITING_MOST
 
 U = np.uint64
 MISSING = -1
+FACT = np.dtype([("key", "u8"), ("value", "i8")])
 _MIX = U(0x9E3779B97F4A7C15)
 
 
@@ -23,81 +27,64 @@ def key_of(kind: Int, number: Int, value: Int) -> Int:
 
 
 @kernel
-def get(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: Int) -> Int:
+def get(rows: Any, key: Int) -> Int:
     """The value kept under ``key``; ``MISSING`` if there is none."""
-    mask = U(keys.shape[0] - 1)
+    mask = U(rows.shape[0] - 1)
     at = (key * _MIX >> U(20)) & mask
     while True:
-        held = keys[at]
+        held = rows[at]["key"]
         if held == key:
-            return np.int64(values[at])
+            return np.int64(rows[at]["value"])
         if held == U(0):
             return np.int64(-1)
         at = (at + U(1)) & mask
 
 
 @kernel
-def put(keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], key: Int, value: Int) -> Int:
+def put(rows: Any, key: Int, value: Int) -> Int:
     """Keep ``value``; True if the key is new. The caller sees to the room."""
-    mask = U(keys.shape[0] - 1)
+    mask = U(rows.shape[0] - 1)
     at = (key * _MIX >> U(20)) & mask
-    while keys[at] != U(0):
-        if keys[at] == key:
-            values[at] = value
+    while rows[at]["key"] != U(0):
+        if rows[at]["key"] == key:
+            rows[at]["value"] = value
             return False
         at = (at + U(1)) & mask
-    keys[at] = key
-    values[at] = value
+    rows[at]["key"] = key
+    rows[at]["value"] = value
     return True
 
 
 @kernel
-def _put_all(
-    keys: npt.NDArray[np.uint64],
-    values: npt.NDArray[np.int32],
-    new_keys: npt.NDArray[np.uint64],
-    new_values: npt.NDArray[np.int32],
-    over: Int,
-) -> Int:
+def _put_all(rows: Any, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.int32], over: Int) -> Int:
     """Keep them, or (``over`` 0) those that are not known yet; how many keys are new."""
     added = 0
-    for at in range(new_keys.shape[0]):
-        if over or get(keys, values, new_keys[at]) == MISSING:
-            added += put(keys, values, new_keys[at], new_values[at])
+    for at in range(keys.shape[0]):
+        if over or get(rows, keys[at]) == MISSING:
+            added += put(rows, keys[at], values[at])
     return added
 
 
 @kernel
-def _move(
-    keys: npt.NDArray[np.uint64],
-    values: npt.NDArray[np.int32],
-    new_keys: npt.NDArray[np.uint64],
-    new_values: npt.NDArray[np.int32],
-) -> None:
-    for at in range(keys.shape[0]):
-        if keys[at] != U(0):
-            put(new_keys, new_values, keys[at], values[at])
+def _move(rows: Any, into: Any) -> None:
+    for at in range(rows.shape[0]):
+        if rows[at]["key"] != U(0):
+            put(into, rows[at]["key"], rows[at]["value"])
 
 
 class HashMap:
     """The Python side: sets facts and grows. Facts wait in a list until somebody looks: many small additions cost one."""
 
     def __init__(self, room: int = 1024) -> None:
-        self._keys: npt.NDArray[np.uint64] = np.zeros(room, np.uint64)
-        self._values: npt.NDArray[np.int32] = np.zeros(room, np.int32)
+        self._rows: Any = np.zeros(room, FACT)
         self._used = 0
         self._waiting: list[int] = []
         self._facts: list[int] = []
 
     @property
-    def keys(self) -> npt.NDArray[np.uint64]:
+    def rows(self) -> Any:
         self._settle()
-        return self._keys
-
-    @property
-    def values(self) -> npt.NDArray[np.int32]:
-        self._settle()
-        return self._values
+        return self._rows
 
     def set(self, kind: int, number: int, value: int, fact: int) -> None:
         self._waiting.append(kind << 56 | number << 32 | value)
@@ -105,8 +92,9 @@ class HashMap:
         if len(self._waiting) > WAITING_MOST:
             self._settle()
 
-    def known(self, kind: int, number: int, value: int) -> bool:
-        return bool(get(self.keys, self.values, U(kind << 56 | number << 32 | value)) != MISSING)
+    def get(self, kind: int, number: int, value: int) -> int:
+        """What is known; ``MISSING`` if nothing is."""
+        return int(get(self.rows, U(kind << 56 | number << 32 | value)))
 
     def supply(self, keys: npt.NDArray[np.uint64], facts: npt.NDArray[np.int32]) -> None:
         """Many facts at once (``key_of``). What is known already stays."""
@@ -115,7 +103,7 @@ class HashMap:
 
     def forget(self, *kinds: int) -> None:
         """The facts of these kinds are not known any more."""
-        self.values[np.isin(self.keys >> U(56), np.array(kinds, np.uint64))] = MISSING
+        self.rows["value"][np.isin(self.rows["key"] >> U(56), np.array(kinds, np.uint64))] = MISSING
 
     def _settle(self) -> None:
         if self._waiting:
@@ -124,11 +112,11 @@ class HashMap:
             self._facts.clear()
 
     def _put(self, keys: npt.NDArray[np.uint64], facts: npt.NDArray[np.int32], over: int) -> None:
-        room = len(self._keys)
+        room = len(self._rows)
         while 2 * (self._used + len(keys)) > room:
             room *= 2
-        if room > len(self._keys):
-            grown, values = np.zeros(room, np.uint64), np.zeros(room, np.int32)
-            _move(self._keys, self._values, grown, values)
-            self._keys, self._values = grown, values
-        self._used += int(_put_all(self._keys, self._values, keys, facts, over))
+        if room > len(self._rows):
+            grown = np.zeros(room, FACT)
+            _move(self._rows, grown)
+            self._rows = grown
+        self._used += int(_put_all(self._rows, keys, facts, over))

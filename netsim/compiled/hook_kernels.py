@@ -17,8 +17,10 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
+from netsim.compiled.counter_table import expect
 from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.programs import NEEDS_TYPES
 from netsim.compiled.tracking_kernels import bail, confirm, fault, set_state, settle, track, translate, wants_nat
 from netsim.compiled.unit import unit
 from netsim.compiled.units import address_type, fib_lookup, walk
@@ -30,10 +32,12 @@ _EVERYBODY = 0xFFFFFFFF  # the handle of 255.255.255.255
 
 
 @kernel
-def _count_hits(x: Any, before: Int, table: Int) -> None:
+def _count_hits(e: Any, x: Any, before: Int, table: Int) -> None:
     """Remember in which namespace and table (IPv4's five, then IPv6's) the rules of the last walk matched."""
+    where = x.j[jn.NS] | table << 24
     for place in range(before, np.int64(x.r[rg.HITS])):
-        x.hit_ns[place] = x.j[jn.NS] | table << 24
+        x.hit_ns[place] = where
+        expect(e.c.rows, where, np.int64(x.rules.hits[place]))
 
 
 @unit
@@ -44,17 +48,23 @@ def walk_table(e: Any, x: Any, hook: Int, table: Int) -> Int:
     if number == 0:
         return 0
     chain = np.int64(e.w.hooks[e.w.namespace[j[jn.NS]]["hooks"][1 if r[rg.FAMILY] == 6 else 0], 5 * table + hook])
-    if e.p.tables[number - 1]["types"]:
+    if e.p.code[chain] == 0:
+        return 0  # no rule, and what it lets through goes on
+    r[rg.SRC_TYPE] = r[rg.DST_TYPE] = 0  # those of another namespace, or of addresses since translated
+    before, evaluated, mark = np.int64(r[rg.HITS]), r[rg.EVALUATED], r[rg.MARK]
+    draws, planned = r[rg.DRAWS], r[rg.PLANNED]
+    now = np.float64(j[jn.NOW]) / 1000.0
+    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], now)
+    if answer == rg.FAULT and r[rg.FAULT_B] == NEEDS_TYPES:  # a rule asks what addresses are, as few do: once more
         for register, address in ((rg.SRC_TYPE, rg.SRC), (rg.DST_TYPE, rg.DST)):
             kind = address_type(e.f, e.words, j[jn.NS], np.int64(r[rg.FAMILY]), np.int64(r[address]), x.out)
             if kind < 0:
                 return bail(x, jn.R_RULE)
             r[register] = kind
-    else:
-        r[rg.SRC_TYPE] = r[rg.DST_TYPE] = 0  # those of another namespace, or of addresses since translated
-    before = np.int64(r[rg.HITS])
-    answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], np.float64(j[jn.NOW]) / 1000.0)
-    _count_hits(x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
+        r[rg.HITS], r[rg.EVALUATED], r[rg.MARK] = before, evaluated, mark
+        r[rg.DRAWS], r[rg.PLANNED], r[rg.CT_MARK] = draws, planned, 0
+        answer = walk(e.p, x.rules, e.recent, e.words, number - 1, chain, r, x.seed[0], now)
+    _count_hits(e, x, before, table + (5 if r[rg.FAMILY] == 6 else 0))
     code, argument = answer & 0xFF, answer >> 8
     if r[rg.CT_MARK] != 0:
         return bail(x, jn.R_MARK)  # a rule has marked the connection, and flows hold no marks

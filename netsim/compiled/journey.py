@@ -72,6 +72,7 @@ AT_END, AT_BAIL, AT_FAULT = 100, 101, 102
 J_SIZE = 48
 
 DELIVERED, LEFT, DROPPED = 0, 1, 2  # verdicts, in the order of netsim.interpreter.outcome.Disposition
+UNREACHABLE = 4
 
 REASONS = (
     "",
@@ -161,6 +162,9 @@ class Scratch(NamedTuple):
     segment: npt.NDArray[
         np.int64
     ]  # TCP: flags, sequence, acknowledged, window, window scale (-1, NO_OPTIONS), bytes of data
+    told: npt.NDArray[
+        np.int64
+    ]  # to be noted of its sender: row of the table of allowances + 1 (0: nothing), the allowance
     seed: npt.NDArray[np.uint64]
     why: npt.NDArray[np.int64]  # why ``process`` stopped
 
@@ -177,6 +181,7 @@ def scratch() -> Scratch:
         np.zeros(8, np.int64),
         np.zeros(1, TCP_TRACK),
         np.zeros(6, np.int64),
+        np.zeros(2, np.int64),
         np.zeros(1, np.uint64),
         np.zeros(1, np.int64),
     )

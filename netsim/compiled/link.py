@@ -93,7 +93,7 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (commit.make_flow, "exii"),
     (commit.touch_outer, "exii"),
     (commit.classify, "exiii"),
-    (commit.update, "exiiiiii"),
+    (commit.update, "exiiiii"),
     (commit.commit, "ex"),
     (engine.prepare, "exbii"),
     (engine.slow, "exboii"),

@@ -22,16 +22,28 @@ from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
 from netsim.compiled.fib_kernels import forwarding
-from netsim.compiled.fib_tables import LOCAL, OUT_DEVICE, OUT_GATEWAY, OUT_MTU, UNICAST
+from netsim.compiled.fib_tables import (
+    BLACKHOLE,
+    LOCAL,
+    NO_ROUTE,
+    OUT_DEVICE,
+    OUT_GATEWAY,
+    OUT_MTU,
+    PROHIBIT,
+    UNICAST,
+    UNREACHABLE,
+)
 from netsim.compiled.hook_kernels import FORWARD, INPUT, OUTPUT, POSTROUTING, PREROUTING, reroute, run_hook
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.places import device_at, ended, enter, fact
+from netsim.compiled.told_table import told_place
 from netsim.compiled.tracking_kernels import bail, fault
 from netsim.compiled.tunnel_kernels import ipip_in, ipip_out, spend, tun_in, tun_out, vxlan_in, vxlan_out
 from netsim.compiled.unit import unit
 from netsim.compiled.units import fib_lookup, martian, validate_source
 
 U = np.uint64
+_ERROR_BURST, _ERROR_COST = 5000, 1000  # ms: ``replies.tells``
 
 
 @kernel
@@ -238,6 +250,28 @@ def receive(e: Any, x: Any) -> Int:
     return ended(end) if end else jn.AT_ROUTED
 
 
+@kernel
+def _unreachable(e: Any, x: Any, kind: Int) -> Int:
+    """``ip_error``: no route takes it. ENDED if its sender is not told of it: nobody is where nothing is forwarded, nor who
+    was told too often (``told_table``). An error is the interpreter's to send."""
+    r, j = x.r, x.j
+    ns = j[jn.NS]
+    silent = kind == BLACKHOLE or not forwarding(e.f, ns, np.int64(r[rg.FAMILY]))
+    error = kind == NO_ROUTE or kind == UNREACHABLE or kind == PROHIBIT
+    if r[rg.FAMILY] == 6 or j[jn.DEPTH] != 0 or r[rg.DST] >> 28 == 14 or not (silent or error):
+        return bail(x, jn.R_ROUTE)
+    if not silent:
+        place = told_place(e.told, ns, np.int64(r[rg.SRC]))
+        row = e.told[place]
+        allowance = min(_ERROR_BURST, np.int64(row["allowance"]) + j[jn.NOW] - np.int64(row["when"]))
+        if row["key"] == U(0) or allowance >= _ERROR_COST:
+            return bail(x, jn.R_ROUTE)
+        x.told[0], x.told[1] = np.int64(place) + 1, allowance
+    j[jn.VERDICT] = jn.UNREACHABLE
+    j[jn.DECIDED] = 0
+    return 1
+
+
 @unit
 def route_input(e: Any, x: Any) -> Int:
     """``ip_route_input_slow``: GO_ON with the route in ``j``."""
@@ -251,7 +285,7 @@ def route_input(e: Any, x: Any) -> Int:
     if kind == -rg.FAULT:
         return fault(x, jn.FAULT_FIB, x.out[0], x.out[1])
     if kind != UNICAST and kind != LOCAL:
-        return bail(x, jn.R_ROUTE)
+        return _unreachable(e, x, kind)
     device, gateway, mtu = x.out[OUT_DEVICE], x.out[OUT_GATEWAY], x.out[OUT_MTU]
     if kind == UNICAST and not forwarding(e.f, ns, family):
         return bail(x, jn.R_ROUTE)
@@ -393,7 +427,7 @@ def _redirect(e: Any, x: Any, bridge: Int) -> Int:
     j = x.j
     end = route_input(e, x)
     if end:
-        return end
+        return bail(x, jn.R_ROUTE) if end == 1 else end  # the bridge asks in another way once more
     row = e.w.device[bridge]
     if j[jn.ROUTE_TYPE] == UNICAST and j[jn.ROUTE_DEVICE] == row["name"]:
         mac = neighbour(e, x, bridge)

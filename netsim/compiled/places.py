@@ -19,7 +19,7 @@ def ended(end: Int) -> Int:
 
 @kernel
 def fact(e: Any, kind: Int, number: Int, value: Int) -> Int:
-    return get(e.w.keys, e.w.values, key_of(kind, number, value))
+    return get(e.w.facts, key_of(kind, number, value))
 
 
 @kernel

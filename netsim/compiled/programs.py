@@ -83,7 +83,7 @@ PAGE_BITS = 6
 PAGE = 1 << PAGE_BITS  # names a page
 
 # FAULT_B when no name is missing: the packet is simply run again with fresh registers or fresh programs.
-NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in for this table from now on
+NEEDS_TYPES = 0xFFFFFFFF  # SRC_TYPE and DST_TYPE must be filled in: few packets come to a rule that asks for them
 NEEDS_PROGRAMS = 0xFFFFFFFE  # the programs are older than a device name of the packet
 
 LINE = words.LINE  # words in a cache line
@@ -97,7 +97,7 @@ BY_HASH, BY_INTERVAL = range(2)
 BY_MASK, BY_PREFIX6 = range(2)
 RCHECK, UPDATE, SET = range(3)
 
-table_dtype = np.dtype([("scopes", "u4"), ("sets", "u4"), ("types", "u4"), ("pad", "u4")])
+table_dtype = np.dtype([("scopes", "u4"), ("sets", "u4")])
 resolution_dtype = np.dtype([("scope", "u4"), ("name", "u4"), ("found", "u4"), ("used", "u4")])
 nat_dtype = np.dtype(
     [
@@ -120,7 +120,7 @@ class Programs(NamedTuple):
     name // PAGE]`` is the page of ``pages``, 0 if there is none, that says what the names mean there.
     """
 
-    tables: Any  # where the scopes are; the scope of the sets; 1 if SRC_TYPE and DST_TYPE must be filled in
+    tables: Any  # where the scopes are; the scope of the sets
     code: Any  # uint32
     resolution: Any  # open addressing by (scope, name), a power of two in size
     directory: Any  # uint32, (scopes, pages)

@@ -100,7 +100,7 @@ class RuleCompiler:
         number = self._alike.get((scopes, sets, table.name))
         if number is None:
             where = self._code.add([len(scopes), *[word for scope in scopes for word in scope]])
-            number = self._alike[scopes, sets, table.name] = self._tables.append((where, sets, 0, 0))
+            number = self._alike[scopes, sets, table.name] = self._tables.append((where, sets))
             self._instances.append(_Instance(number, table, family, ipsets, scopes))
         self._held[key] = _Instance(number, table, family, ipsets, scopes)
         return number
@@ -112,9 +112,7 @@ class RuleCompiler:
 
     def fault(self, a: int, b: int) -> None:
         """Supply what a walk missed (R[FAULT_A], R[FAULT_B]); run the packet again with fresh ``programs``."""
-        if b == p.NEEDS_TYPES:
-            self._tables.array[a]["types"] = 1
-        elif b != p.NEEDS_PROGRAMS:
+        if b not in (p.NEEDS_TYPES, p.NEEDS_PROGRAMS):
             chain = self._resolve(self._instances[a], self._pools.names.name(b), b)
             if chain is not None:
                 self._resolve_ahead(self._instances[a], chain)
@@ -237,7 +235,7 @@ class RuleCompiler:
         number = self._alike.get(key)
         if number is None:
             where = self._code.add([len(scopes), *[word for scope in scopes for word in scope]])
-            number = self._alike[key] = self._tables.append((where, int(row["sets"]), int(row["types"]), 0))
+            number = self._alike[key] = self._tables.append((where, int(row["sets"])))
             self._instances.append(_Instance(number, before.table, before.family, before.ipsets, scopes))
         return _Instance(number, before.table, before.family, before.ipsets, scopes)
 
@@ -259,10 +257,6 @@ class RuleCompiler:
             return range(0)
         first = self._firsts[self._places[address]]
         return range(first, first + len(chain.rules))
-
-    def uses_types(self, number: int) -> bool:
-        """Must SRC_TYPE and DST_TYPE be filled in before this table is walked? Becomes true at the first FAULT for them."""
-        return bool(self._tables.array[number]["types"])
 
     @property
     def programs(self) -> Programs:

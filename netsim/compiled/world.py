@@ -114,8 +114,7 @@ class WorldTables(NamedTuple):
     device: Any
     tunnel: Any
     hooks: npt.NDArray[np.uint32]
-    keys: npt.NDArray[np.uint64]
-    values: npt.NDArray[np.int32]
+    facts: Any  # rows of ``hashmap.FACT``
 
 
 class World:
@@ -197,9 +196,7 @@ class World:
 
     @property
     def tables(self) -> WorldTables:
-        return WorldTables(
-            self._namespace, self._device.array, self._tunnel, self._hooks, self.facts.keys, self.facts.values
-        )
+        return WorldTables(self._namespace, self._device.array, self._tunnel, self._hooks, self.facts.rows)
 
     # -- adding -------------------------------------------------------------------------------------------------------
     def add(

@@ -11,9 +11,9 @@ import copy
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -21,32 +21,33 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.commit_kernels import fold, forget_flow, free_outer
+from netsim.compiled.commit_kernels import fold
+from netsim.compiled.counter_table import clear
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
 from netsim.compiled.fib import FibCompiler
-from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, find
+from netsim.compiled.flows import N_FLOWS, N_OUTERS
 from netsim.compiled.link import link
 from netsim.compiled.names import Names
-from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.recent_table import RecentTable
 from netsim.compiled.ref import reference, unchanged
 from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
-from netsim.compiled.world import IPIP, TABLES, World
+from netsim.compiled.told_table import ToldTable
+from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
-from netsim.datapath.joined import JoinedState, JoinedTable
+from netsim.datapath.exchange import Exchange
+from netsim.datapath.joined import JoinedState
 from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
-from netsim.datapath.store import MS, FlowStore, outer_state
+from netsim.datapath.store import MS, FlowStore
 from netsim.datapath.supply import Supply
 from netsim.errors import InputError, Problem, UsageError
 from netsim.interpreter.explore import Replay, run_once
 from netsim.interpreter.origin import LocalOrigin, Origin
 from netsim.interpreter.outcome import Disposition, Outcome, StepKind
-from netsim.linux.conntrack import Entry, Tuple
+from netsim.linux.conntrack import Entry
 from netsim.linux.network import Network
-from netsim.packet.model import Proto
 
 _DISPOSITIONS = tuple(Disposition)
 _SEGMENT = 1 << 16  # packets that several threads look up at once: their columns and candidates stay in the cache
@@ -87,13 +88,14 @@ class Datapath:
         self.compiled = compiled
         self.threads = threads
         self._before: tuple[Datapath, Batch] | None = None
-        self.arrived: list[tuple[JoinedTable, Entry]] = []  # entries that have come into the interpreter's tables
+        self.exchange = Exchange(self)
         self.addresses = Addresses()
         self.names = Names()
         self.world = World(self.addresses, self.names)
         self.fib = FibCompiler(self.addresses, self.names)
         self.rules = RuleCompiler(self.addresses, self.names)
         self.recent = RecentTable()
+        self.told = ToldTable()
         self.supply = Supply(network, self.addresses, self.names, self.world, self.fib, self.rules)
         self.store = FlowStore(capacity, self.addresses)
         self.state = JoinedState(self)
@@ -106,6 +108,7 @@ class Datapath:
         self._origins: list[Origin] = []
         self._origin_numbers: dict[Origin, int] = {}
         self._origin_rows = np.zeros((4, 4), np.int64)
+        self._given = np.zeros(64, np.bool_)  # namespaces that have been given out as origins
         self._settings = 0
         self._cache = np.ones(1, np.int64)
         self._held: tuple[Engine, Any] | None = None  # the tables as they last were, and a reference to them
@@ -131,6 +134,9 @@ class Datapath:
             raise UsageError(f"there is no namespace {origin.namespace}") from None
         if isinstance(origin, LocalOrigin) and origin.mark == 0:
             found = number
+            if number >= len(self._given):
+                self._given = np.append(self._given, np.zeros(number + 1, np.bool_))
+            self._given[number] = True
         else:
             found = OTHER_ORIGINS + len(self._origins)
             if len(self._origins) == len(self._origin_rows):
@@ -195,7 +201,8 @@ class Datapath:
                 del counts[key]
         where = None if namespace is None else self.world.number(namespace)
         if where is not None:  # elsewhere the compiler has given them back
-            self.store.clear_counters(where, [self.rules.rules_of(one.old, one.family) for one in changes if one.old])
+            numbers = [self.rules.rules_of(one.old, one.family) for one in changes if one.old]
+            clear(self.store.counters, where, numbers)
         lists = forgotten_lists(changes)
         self.recent.forget([self.rules.recent_list(name, family) for family, name in lists], where)
         for name, held in self.state.namespaces.items():
@@ -221,10 +228,10 @@ class Datapath:
             at = 0
             while at < len(batch):
                 if not self.compiled:
-                    self._interpret(batch, made, at, "asked for")
+                    self._interpret(batch, made, at, "asked for", ())
                     at += 1
                     continue
-                engine = self._engine()
+                engine = self.engine()
                 if at == end:
                     end = min(at + _SEGMENT, len(batch))
                     if self.threads > 1:
@@ -240,14 +247,15 @@ class Datapath:
                 if why == STOPPED_FAULT:
                     self._answer()
                 else:
-                    self._interpret(batch, made, at, jn.REASONS[int(self._scratch.j[jn.REASON])])
+                    reason = jn.REASONS[int(self._scratch.j[jn.REASON])]
+                    self._interpret(batch, made, at, reason, self.last_choices())
                     at += 1
         self.serial += len(batch)
         if len(batch):
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
-        counted = np.bincount(made.how, minlength=3)
-        self.paths.update({"fast": int(counted[0]), "slow": int(counted[1]), "interpreter": int(counted[2])})
+        others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
+        self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 
     def _look_up(self, columns: Any, candidates: Any, start: int, stop: int) -> None:
@@ -264,7 +272,9 @@ class Datapath:
     def _fork(self) -> Datapath:
         """A datapath on the same tables that remembers the same and goes on apart."""
         new = copy.copy(self)
+        new.exchange = Exchange(new)
         new.store = self.store.copy()
+        new.told = self.told.copy()
         new.state = self.state.copy_for(new)
         new.recent = RecentTable(len(self.recent.recent.slots))
         new.recent.recent = type(self.recent.recent)(*[held.copy() for held in self.recent.recent])
@@ -274,7 +284,6 @@ class Datapath:
         for name in ("reasons", "paths", "interpreted_hits", "interpreted_bytes"):
             setattr(new, name, Counter(getattr(self, name)))
         new._before = None
-        new.arrived = []
         return new
 
     def explain(self, number: int) -> Outcome:
@@ -289,26 +298,25 @@ class Datapath:
         before.process(batch[:number])
         after = before._fork()
         one = batch[number : number + 1]
-        drawn = int(after.process(one).how[0]) == INTERPRETED
-        return before._run(one, 0, before._draws() if drawn else Replay(after.last_choices()))
+        after.process(one)
+        return before._run(one, 0, before._draws(after.last_choices() if self.compiled else ()))
 
     def remembered(self) -> int:
         """Connections and tunnel entries that the tables hold, living or not yet cleared away."""
         counts = self.store.state.counts
         return int(counts[N_FLOWS] + counts[N_OUTERS])
 
-    def _draws(self, at: int = 0) -> Replay:
-        """How chance answers the interpreter about the packet ``at`` places on."""
-        return Replay(draw=random.Random(f"{self.seed} {self.serial + at}"))
+    def _draws(self, answered: tuple[bool, ...], at: int = 0) -> Replay:
+        """How chance answers the interpreter about the packet ``at`` places on: as it has ``answered`` the kernels, which
+        may have come to give up because of that, then anew."""
+        return Replay(answered, random.Random(f"{self.seed} {self.serial + at}"))
 
     def _check_origins(self, batch: Batch) -> None:
         if batch.addresses is not self.addresses:
             raise InputError(
                 [Problem("its addresses are not Datapath.addresses: handles mean nothing here", object="batch")]
             )
-        given = np.zeros(len(self.world.namespaces), np.bool_)
-        given[[number for number in self._origin_numbers.values() if number < OTHER_ORIGINS]] = True
-        number = int(first_stranger(batch.origin, given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
+        number = int(first_stranger(batch.origin, self._given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
         if number < len(batch):
             text = f"packet {number}: origin {batch.origin[number]} was not given out; ask Datapath.origin for one"
             raise InputError([Problem(text, object="batch")])
@@ -324,7 +332,8 @@ class Datapath:
             special[number] = 1
         return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
 
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
+        """The tables as kernels take them, now."""
         tables = self._tables()
         if self._held is None or not unchanged(self._held[0], tables):
             self._held = tables, reference(tables)
@@ -343,6 +352,7 @@ class Datapath:
             self.store.state,
             self.addresses.words,
             self.recent.recent,
+            self.told.rows,
             self.store.counters,
             Options(self._cache, self._origin_rows),
         )
@@ -362,8 +372,8 @@ class Datapath:
             self.recent.grow()
 
     # -- the interpreter's share --------------------------------------------------------------------------------------
-    def _interpret(self, batch: Batch, made: Results, at: int, reason: str) -> None:
-        outcome = self._run(batch, at, self._draws(at))
+    def _interpret(self, batch: Batch, made: Results, at: int, reason: str, answered: tuple[bool, ...]) -> None:
+        outcome = self._run(batch, at, self._draws(answered, at))
         self.reasons[reason] += 1
         self._count(outcome, int(batch.length[at]))
         self._write(outcome, made, at)
@@ -372,9 +382,9 @@ class Datapath:
         self.state.now = _seconds(batch.time[at])
         self._lend_recent()
         origin = self._origin_of(int(batch.origin[at]))
-        self.arrived.clear()
+        self.exchange.arrived.clear()
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
-        self._freeze()
+        self.exchange.freeze(outcome)
         self._take_recent()
         for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
             if name in self.state.namespaces and self.state.namespaces[name].path_mtu:
@@ -416,23 +426,23 @@ class Datapath:
                 self.recent.load(self.world.number(name), held.recent, self.rules.recent_list, self.addresses.handle)
 
     def last_choices(self) -> tuple[bool, ...]:
-        """What the last packet that took the slow path drew, question by question, as the interpreter would ask them."""
+        """What kernels drew for the last packet that did not take the fast path, question by question, as the interpreter
+        would ask them."""
         drawn = self._scratch.rules.draws[: int(self._scratch.r[DRAWS])].tolist()
         return tuple([answer for one in drawn for answer in (*[False] * (one >> 1), *[True] * (one & 1))])
 
     def counters(self) -> Mapping[tuple[str, str, str, int], tuple[int, int]]:
         """Packets and bytes by (namespace, table, chain, rule number): those of rules that matched, as ``iptables -c`` has
         them. Bytes are those of the packet as it was sent."""
-        engine = self._engine()
+        engine = self.engine()
         for flow in self.store.flows():
             fold(engine, flow, 0)
             fold(engine, flow, 1)
         found: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         for key, count in self.interpreted_hits.items():
             _add(found, (key[0], *key[2:]), count, self.interpreted_bytes[key])
-        keys, rows, _ = self.store.counters
-        for place in np.flatnonzero(keys).tolist():
-            held, (packets, volume) = int(keys[place]), rows[place].tolist()
+        rows = self.store.counters.rows
+        for held, packets, volume, _ in rows[rows["key"] != 0].tolist():
             try:
                 chain, number, _ = self.rules.rule_of(held & 0xFFFFFFFF)
             except KeyError:
@@ -441,133 +451,9 @@ class Datapath:
             _add(found, (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number), packets, volume)
         return found
 
-    # -- connections --------------------------------------------------------------------------------------------------
-    def thaw(self, ns: int, one: Tuple, now: float) -> None:
-        """Write out the flow (or tunnel entry) that namespace ``ns`` knows ``one`` by, if there is one."""
-        state = self.store.state
-        src, dst, ports = self.store.words(one)
-        v6 = int(one.src.version == 6)
-        tick = round(now * MS)
-        if not state.counts[N_FLOWS] and not state.counts[N_OUTERS]:
-            return
-        # What the interpreter holds itself is no matter here: only flows are asked for.
-        noted = int(state.counts[N_ELSEWHERE])
-        state.counts[N_ELSEWHERE] = 0
-        flows = reference(state)
-        found = int(find(flows, ns, one.proto, src, dst, ports, v6, tick))
-        outer = int(find_outer(flows, ns, one.proto, src, dst, ports, v6, tick))
-        state.counts[N_ELSEWHERE] = noted
-        if found > 0:
-            self._thaw_flow(found >> 1)
-        if outer > 0:
-            self._thaw_outer(outer >> 1)
-
-    def thaw_source(self, ns: int, original: Tuple) -> None:
-        """Write out every flow from this address and port that ``ns`` knows."""
-        src = self.addresses.handle(original.src)
-        hot = self.store.state.hot
-        for stage in ("s0_", "s1_"):
-            same = (hot[stage + "src"] == src) & (hot[stage + "ports"] >> 16 == original.sport)
-            for flow in np.flatnonzero(same & (hot["proto"] == original.proto)).tolist():
-                if ns in self.store.state.cold[flow]["ns"]:
-                    self._thaw_flow(flow)
-
-    def _freeze(self) -> None:
-        """Tunnel entries that the interpreter took or made for this packet go back into the tables, if both ends hold the
-        same: one is shared by all that passes between two nodes, who would be the interpreter's for good."""
-        pairs: dict[Tuple, list[tuple[JoinedTable, Entry]]] = {}
-        for table, entry in self.arrived:
-            if self._of_tunnel(table.number, entry):
-                pairs.setdefault(entry.original, []).append((table, entry))
-        for one, held in pairs.items():
-            if len(held) != 2:
-                continue
-            (near, entry), (far, other) = held
-            settings = int(self.world.tables.namespace[near.number]["settings"])
-            last = round(entry.expires * MS) - int(self.store.state.timeouts[settings][outer_state(entry)])
-            alike = replace(other, packets=entry.packets, snat_done=entry.snat_done, dnat_done=entry.dnat_done) == entry
-            if near is far or not alike or last > round(self.state.now * MS) or last < 0:
-                continue
-            if any(table.find_held(one) is not mine for table, mine in held):
-                continue  # it has gone since
-            for table, mine in held:
-                table.freeze(mine)
-            self.store.put_outer(entry, last, settings, (near.number, far.number))
-        self.arrived.clear()
-
-    def _of_tunnel(self, number: int, entry: Entry) -> bool:
-        """Is this nothing but a tunnel's conversation, as records of ``outer`` can say it?"""
-        one = entry.original
-        if entry.reply != one.inverted() or not entry.confirmed or entry.expected or entry.dying:
-            return False
-        if (
-            entry.mark
-            or entry.zone
-            or entry.status_snat
-            or entry.status_dnat
-            or entry.port_drawn
-            or entry.masquerade_device
-        ):
-            return False
-        here = self.world.tables.namespace[number]
-        rows = self.world.tables.tunnel[int(here["tunnels"]) : int(here["tunnels"]) + int(here["tunnel_count"])]
-        if one.proto == Proto.IPIP:
-            return bool((rows["kind"] == IPIP).any())
-        return one.proto == Proto.UDP and bool((rows["port"] == one.dport).any())
-
-    def _thaw_flow(self, flow: int) -> None:
-        for ns, entry in list(self._entries_of(flow)):
-            table = self.state.of(self.world.name(ns)).conntrack
-            assert isinstance(table, JoinedTable)
-            table.take(entry)
-        forget_flow(self._engine(), flow)
-
-    def _thaw_outer(self, number: int) -> None:
-        for ns, entry in list(self._entries_of_outer(number)):
-            table = self.state.of(self.world.name(ns)).conntrack
-            assert isinstance(table, JoinedTable)
-            table.take(entry)
-        free_outer(self._engine(), number)
-        for name in ("outer0", "outer1"):
-            carried = self.store.state.cold[name]
-            carried[carried == number] = 0
-        drop_outer(reference(self.store.state), number)
-
-    def _asked(self, ns: int, entry: Entry) -> Entry:
-        """What the nat table of the namespace has settled: both sides, wherever there is one."""
-        namespace = self.supply.scenes.scene(self.world.name(ns)).namespace
-        family = {int(f): f for f in namespace.rulesets}.get(entry.original.src.version)
-        has_nat = family is not None and "nat" in namespace.rulesets[family].tables
-        entry.snat_done = entry.dnat_done = has_nat
-        return entry
-
-    def _entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
-        cold = self.store.state.cold[flow]
-        device = int(cold["masquerade"])
-        for place, (ns, entry) in enumerate(self.store.entries_of(flow)):
-            if device and place == int(cold["nat_at"]):
-                entry.masquerade_device = self.names.name(device)
-            yield ns, self._asked(ns, entry)
-
-    def _entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
-        for ns, entry in self.store.entries_of_outer(number):
-            yield ns, self._asked(ns, entry)
-
     def connections(self) -> Mapping[str, list[Entry]]:
         """Every living conntrack entry by namespace, as ``conntrack -L`` would list them there."""
-        found: dict[str, list[Entry]] = {}
-        now = self.state.now
-        for flow in self.store.flows():
-            for ns, entry in self._entries_of(flow):
-                found.setdefault(self.world.name(ns), []).append(entry)
-        for number in self.store.outers():
-            for ns, entry in self._entries_of_outer(number):
-                found.setdefault(self.world.name(ns), []).append(entry)
-        for name, held in self.state.namespaces.items():
-            table = held.conntrack
-            assert isinstance(table, JoinedTable)
-            found.setdefault(name, []).extend(table.entries())
-        return {name: [e for e in held if e.expires > now] for name, held in found.items() if held}
+        return self.exchange.connections()
 
 
 def _add(found: dict[tuple[str, str, str, int], tuple[int, int]], rule: tuple[str, str, str, int], *more: int) -> None:

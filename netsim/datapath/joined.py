@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from netsim.compiled.told_table import Told
 from netsim.interpreter.state import NamespaceState, State
 from netsim.linux.conntrack import Entry, Table, Tuple
 
@@ -28,11 +29,11 @@ class JoinedTable(Table):
 
     def find(self, tuple_: Tuple, now: float, zone: int = 0) -> tuple[Entry, bool] | None:
         if zone == 0:
-            self._datapath.thaw(self._ns, tuple_, now)
+            self._datapath.exchange.thaw(self._ns, tuple_, now)
         return super().find(tuple_, now, zone)
 
     def same_source(self, original: Tuple, now: float) -> Entry | None:
-        self._datapath.thaw_source(self._ns, original)
+        self._datapath.exchange.thaw_source(self._ns, original)
         return super().same_source(original, now)
 
     def entries(self) -> Iterator[Entry]:
@@ -64,7 +65,7 @@ class JoinedTable(Table):
     def _insert(self, entry: Entry) -> None:
         super()._insert(entry)
         self._datapath.store.note(entry)
-        self._datapath.arrived.append((self, entry))
+        self._datapath.exchange.arrived.append((self, entry))
 
     @property
     def number(self) -> int:
@@ -86,12 +87,17 @@ class JoinedState(State):
             copied = held.copy()
             assert isinstance(held.conntrack, JoinedTable)
             copied.conntrack = held.conntrack.copy_for(datapath)
+            copied.told = Told(datapath.told, held.conntrack.number, datapath.addresses)
             new.namespaces[name] = copied
         return new
 
     def of(self, namespace: str) -> NamespaceState:
         found = self.namespaces.get(namespace)
         if found is None:
-            table = JoinedTable(self._datapath, self._datapath.world.number(namespace))
-            found = self.namespaces[namespace] = NamespaceState(conntrack=table)
+            number = self._datapath.world.number(namespace)
+            table, told = (
+                JoinedTable(self._datapath, number),
+                Told(self._datapath.told, number, self._datapath.addresses),
+            )
+            found = self.namespaces[namespace] = NamespaceState(conntrack=table, told=told)
         return found

@@ -8,18 +8,21 @@ so that the kernels leave such packets to it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from netsim.compiled import flows as fl
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.engine_tables import Counters
+from netsim.compiled.counter_table import copied, counters, larger
 from netsim.compiled.flows import (
     FlowState,
     add_elsewhere,
     aligned,
+    link_flow,
+    new_flow,
     rebuild,
     remove_elsewhere,
     source_key,
@@ -28,11 +31,14 @@ from netsim.compiled.flows import (
 from netsim.compiled.outer_flows import new_outer, outer_last
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
+from netsim.compiled.tcp_kernel import store as write_track
 from netsim.linux.conntrack import Entry, Tuple
+from netsim.linux.conntrack_tcp import STATES
 from netsim.packet.model import Proto
 
 _CLASSES, _PROFILES = 4096, 65536
 _SETTINGS = 64
+_FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
 
 
@@ -53,7 +59,7 @@ class FlowStore:
             cold=aligned(flows, fl.COLD),
             outer=aligned(2 * flows, fl.OUTER),
             tcp=aligned(flows, TCP_TRACK),
-            totals=np.zeros(flows, fl.TOTAL),
+            packets=np.zeros(flows, np.uint32),
             timeouts=np.zeros((_SETTINGS, 16), np.uint32),
             sources=np.zeros(_power_of_two(2 * flows), np.uint32),
             sources_next=np.zeros((flows, 2), np.uint32),
@@ -63,17 +69,19 @@ class FlowStore:
             counts=np.zeros(fl.COUNTS, np.int64),
         )
         self.state.counts[fl.N_CLASSES] = 1  # 0 stands for "take the slow path"
+        # Packets that have ended before some of a flow's namespaces; it is this flow if it was born then, with this tuple.
+        self._missed: dict[int, tuple[int, Tuple, tuple[int, ...]]] = {}
         self._noted: Counter[int] = Counter()  # how many entries of the interpreter have each hash
-        self.counters = Counters(np.zeros(4096, np.uint64), np.zeros((4096, 2), np.uint64), np.zeros(1, np.int64))
+        self.counters = counters()
 
     def copy(self) -> FlowStore:
         """The same flows and counters, to go on from apart."""
         new = object.__new__(FlowStore)
         new.addresses = self.addresses
         new._noted = Counter(self._noted)
+        new._missed = dict(self._missed)
         new.state = FlowState(*[_aligned_copy(held) for held in self.state])
-        keys, rows, used = self.counters
-        new.counters = Counters(keys.copy(), rows.copy(), used.copy())
+        new.counters = copied(self.counters)
         return new
 
     # -- room ---------------------------------------------------------------------------------------------------------
@@ -91,7 +99,7 @@ class FlowStore:
             hot=hot,
             cold=cold,
             tcp=_longer(state.tcp, flows),
-            totals=_longer(state.totals, flows),
+            packets=_longer(state.packets, flows),
             sources=np.zeros(_power_of_two(2 * flows), np.uint32),
             sources_next=np.zeros((flows, 2), np.uint32),
         )
@@ -114,15 +122,7 @@ class FlowStore:
         rebuild(reference(self.state))
 
     def grow_counters(self) -> None:
-        self.counters = self.counters.grown()
-
-    def clear_counters(self, namespace: int, rules: Iterable[range]) -> None:
-        """Rules of these numbers have not matched in a namespace."""
-        keys, rows, _ = self.counters
-        mine = np.flatnonzero((keys >> np.uint64(32)) & np.uint64(0xFFFFFF) == namespace)
-        numbers = (keys[mine] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        for some in rules:
-            rows[mine[(numbers >= some.start) & (numbers < some.stop)]] = 0
+        self.counters = larger(self.counters)
 
     # -- what the interpreter holds -----------------------------------------------------------------------------------
     def note(self, entry: Entry) -> None:
@@ -168,6 +168,59 @@ class FlowStore:
         record["status"] = v6 | fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured
         record["state"], record["settings"] = outer_state(entry), settings
 
+    def put_flow(self, held: Sequence[tuple[int, Entry]], settings: int, device: int, now: int) -> bool:
+        """One record for these (namespace, entry), in the order in which the connection's first packet made them. False,
+        and nothing done, if no record can say the same. ``device``: the number of the one it was masqueraded for, or 0;
+        ``now``: ms."""
+        entries = [entry for _, entry in held]
+        ways = _one_way(entries)
+        if ways is None or len(dict(held)) < len(entries):
+            return False
+        first, (one, other, nat_at) = entries[0], ways
+        code = _state_of(first)
+        last = round(first.expires * MS) - int(self.state.timeouts[settings][code])
+        if not 0 < last <= now:
+            return False
+        track = np.zeros(1, TCP_TRACK)
+        if first.tcp is not None:
+            write_track(first.tcp, track[0])
+            if load(track[0]) != first.tcp:
+                return False
+        while not (flow := int(new_flow(reference(self.state)))):
+            self.grow_flows()
+        state = self.state
+        hot, cold, middle = state.hot[flow], state.cold[flow], entries[min(nat_at, len(entries) - 1)]
+        hot["s0_src"], hot["s0_dst"], hot["s0_ports"] = self.words(one)
+        hot["s1_src"], hot["s1_dst"], hot["s1_ports"] = self.words(other)
+        hot["proto"], hot["state"] = one.proto, code
+        hot["status"] = (
+            fl.IPV6 * (one.src.version == 6)
+            | fl.SNAT * middle.status_snat
+            | fl.DNAT * middle.status_dnat
+            | fl.SEEN_REPLY * first.seen_reply
+            | fl.ASSURED * first.assured
+        )
+        for name in ("end0", "end1", "class0", "class1", "packets0", "packets1", "bytes0", "bytes1"):
+            hot[name] = 0  # who speaks, and how its packets fare, the next ones will say
+        hot["last0"] = hot["last1"] = last
+        cold["born"], cold["count"], cold["nat_at"], cold["settings"] = (
+            round(first.born * MS),
+            len(held),
+            nat_at,
+            settings,
+        )
+        cold["ns"] = [*[number for number, _ in held], 0, 0, 0][:3]
+        cold["outer0"] = cold["outer1"] = 0
+        cold["masquerade"] = device
+        state.packets[flow] = most = max(entry.packets for entry in entries)
+        missed = tuple([most - entry.packets for entry in entries])
+        self._missed.pop(flow, None)
+        if any(missed):
+            self._missed[flow] = int(cold["born"]), one, missed
+        state.tcp[flow] = track[0]
+        link_flow(reference(state), flow)
+        return True
+
     # -- flows as entries ---------------------------------------------------------------------------------------------
     def words(self, one: Tuple) -> tuple[int, int, int]:
         """A tuple as records hold it: source, destination, ports."""
@@ -190,14 +243,17 @@ class FlowStore:
 
     def entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
         """(namespace, entry) of each place that a flow has an entry in. ``masquerade_device`` is left to the caller."""
-        hot, cold, total = self.state.hot[flow], self.state.cold[flow], self.state.totals[flow]
+        hot, cold = self.state.hot[flow], self.state.cold[flow]
         status, proto = int(hot["status"]), int(hot["proto"])
         version = 6 if status & fl.IPV6 else 4
         first, last = self.tuple_of(hot, "s0_", proto, version), self.tuple_of(hot, "s1_", proto, version)
         life = int(self.state.timeouts[int(cold["settings"]), int(hot["state"])])
         seen = max(int(hot["last0"]), int(hot["last1"]))
-        packets = sum(int(total[name]) + int(hot[name]) for name in ("packets0", "packets1"))
+        packets = int(self.state.packets[flow]) + int(hot["packets0"]) + int(hot["packets1"])
         nat_at = int(cold["nat_at"])
+        born, of, missed = self._missed.get(flow, (0, first, ()))
+        if (born, of) != (int(cold["born"]), first):
+            missed = ()
         for place in range(int(cold["count"])):
             here = place == nat_at
             yield (
@@ -212,7 +268,7 @@ class FlowStore:
                     assured=bool(status & fl.ASSURED),
                     confirmed=True,
                     born=int(cold["born"]) / MS,
-                    packets=packets,
+                    packets=packets - (missed[place] if missed else 0),
                     tcp=load(self.state.tcp[flow]) if proto == Proto.TCP else None,
                 ),
             )
@@ -235,6 +291,39 @@ class FlowStore:
                     born=int(record["born"]) / MS,
                 ),
             )
+
+
+def _one_way(entries: Sequence[Entry]) -> tuple[Tuple, Tuple, int] | None:
+    """The tuple before and the one behind the entry that translates, and its place (how many there are, if none does);
+    None if the entries differ in anything else, or hold what records do not."""
+    first = entries[0]
+    one, other = first.original, entries[-1].reply.inverted()
+    translating = [place for place, entry in enumerate(entries) if entry.reply != entry.original.inverted()]
+    nat_at = translating[0] if translating else len(entries)
+    if len(entries) > 3 or len(translating) > 1 or one.proto not in _FROZEN:
+        return None
+    if first.mark or first.zone or first.port_drawn or first.expected or first.dying or not first.confirmed:
+        return None
+    for place, entry in enumerate(entries):
+        own = ("snat_done", "dnat_done", "masquerade_device", "status_snat", "status_dnat", "packets")
+        like = replace(
+            first,
+            original=one if place <= nat_at else other,
+            reply=(other if place >= nat_at else one).inverted(),
+            **{name: getattr(entry, name) for name in own},
+        )
+        if like != entry or (place != nat_at and (entry.masquerade_device or entry.status_snat or entry.status_dnat)):
+            return None
+    return one, other, nat_at
+
+
+def _state_of(entry: Entry) -> int:
+    """The column of ``timeouts`` that a connection is in."""
+    if entry.tcp is not None:
+        return STATES.index(entry.tcp.code)
+    if entry.original.proto == Proto.UDP:
+        return fl.UDP_STREAM if entry.assured else fl.UDP
+    return fl.ICMP_ECHO if entry.original.proto == Proto.ICMP else fl.ICMPV6_ECHO
 
 
 def outer_state(entry: Entry) -> int:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from netsim.compiled import world as wd
 from netsim.compiled.addresses import Addresses
+from netsim.compiled.hashmap import MISSING
 from netsim.compiled.names import Names
 from netsim.compiled.world import World as Tables
 from netsim.interpreter.ingress import is_multicast_mac
@@ -114,9 +115,9 @@ class Wires:
         facts = self.tables.facts
         for address in answers:  # what is listed as its own, nobody else answers for
             handle = self.addresses.handle(address)
-            if facts.known(_resolved(address), wire, handle):
+            if facts.get(_resolved(address), wire, handle) != MISSING:
                 kind = _neighbour(address)
-                if not facts.known(kind, device, handle):
+                if facts.get(kind, device, handle) == MISSING:
                     facts.set(kind, device, handle, wd.NOBODY)
 
     def _neighbours(self, wire: int, found: list[Station]) -> Iterable[Fact]:

@@ -53,7 +53,7 @@ def tells(machine: Machine, flight: Flight) -> bool:
     allowance, then = told.get(flight.packet.src, (_ERROR_BURST, now))
     allowance = min(after(allowance, now - then), _ERROR_BURST)
     enough = allowance >= _ERROR_COST
-    told[flight.packet.src] = allowance - _ERROR_COST * enough, now
+    told[flight.packet.src] = after(allowance, -_ERROR_COST * enough), now
     return enough
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 from netsim.linux.conntrack import Table
@@ -26,7 +27,7 @@ class NamespaceState:
     ident: int = 0
     first_ports: list[int] = field(default_factory=list)  # where searches for free ports start, for the kernel's draws
     path_mtu: dict[IPAddress, int] = field(default_factory=dict)
-    told: dict[IPAddress, tuple[float, float]] = field(
+    told: MutableMapping[IPAddress, tuple[float, float]] = field(
         default_factory=dict
     )  # replies.tells: (allowance, when) by sender
     fragments: dict[FragmentKey, list[Packet]] = field(default_factory=dict)

@@ -278,13 +278,11 @@ def test_types_are_asked_for_at_the_first_rule_that_needs_them() -> None:
     engine = Engine()
     rule = read_rule("-p tcp -m addrtype --dst-type LOCAL -j ACCEPT", Family.IPV4)
     table = Table("filter", {"FORWARD": Chain("FORWARD", (rule,), Verdict.DROP)})
-    number = engine.compiler.table("here", table, Family.IPV4, {})
     world = World(Family.IPV4, Hook.FORWARD, "filter", {})
     assert compare(engine, table, buffer(towards("10.0.0.1", "10.0.0.2", 17, 80)), world)
-    assert not engine.compiler.uses_types(number)
+    assert engine.types == 0
     assert compare(engine, table, buffer(towards("10.0.0.1", "10.0.0.3", 6, 80)), world)
-    assert engine.compiler.uses_types(number)
-    assert engine.compiler.programs.tables[number]["types"] == 1
+    assert engine.types == 1
 
 
 def test_what_recent_lists_hold_goes_to_the_interpreter_and_back() -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
-import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from netsim.compiled import world as wd
-from netsim.compiled.hashmap import get, key_of
 from netsim.datapath.engine import Datapath
 from netsim.datapath.supply import Supply
 from netsim.interpreter.neighbours import STATIONS, _answers, answered, port_towards, resolve
@@ -94,18 +92,13 @@ def bridges(draw: st.DrawFn) -> StaticNetwork:
     return StaticNetwork(found)
 
 
-def fact(supply: Supply, kind: int, number: int, value: int) -> int:
-    keys, values = supply.tables.facts.keys, supply.tables.facts.values
-    return int(get(keys, values, np.uint64(key_of(kind, number, value))))
-
-
 def learnt(supply: Supply, kind: int, device: int, value: int) -> int:
     """A fact as ``machine.neighbour`` and ``machine.transmit`` come to it."""
     for _ in range(3):
-        found = fact(supply, kind, device, value)
+        found = supply.tables.facts.get(kind, device, value)
         wire = int(supply.tables.tables.device[device]["segment"])
         if found == -1 and kind in (wd.NEIGHBOUR4, wd.NEIGHBOUR6) and wire:
-            found = fact(supply, wd.RESOLVED4 if kind == wd.NEIGHBOUR4 else wd.RESOLVED6, wire, value)
+            found = supply.tables.facts.get(wd.RESOLVED4 if kind == wd.NEIGHBOUR4 else wd.RESOLVED6, wire, value)
         if found != -1:
             return found
         supply.answer(kind, device, value)
@@ -197,8 +190,8 @@ def test_a_cluster_of_pods_is_listed_with_one_question_for_each_bridge() -> None
     for n, (name, pod) in enumerate(pods.items(), 2):
         wire = int(supply.tables.tables.device[supply.tables.device_number(name, "eth0")]["segment"])
         mac = supply.names.number(str(pod.links[1].mac))
-        assert fact(supply, wd.RESOLVED4, wire, supply.addresses.handle(ip(f"10.0.0.{n}"))) == mac
-        assert fact(supply, wd.PORT, bridge, mac) == supply.tables.device_number(NODE, f"veth{n}")
+        assert supply.tables.facts.get(wd.RESOLVED4, wire, supply.addresses.handle(ip(f"10.0.0.{n}"))) == mac
+        assert supply.tables.facts.get(wd.PORT, bridge, mac) == supply.tables.device_number(NODE, f"veth{n}")
 
 
 def test_when_things_are_plugged_elsewhere_nobody_reads_an_old_list() -> None:

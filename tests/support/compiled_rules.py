@@ -12,7 +12,7 @@ import numpy as np
 from netsim.compiled import registers as r
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.names import Names
-from netsim.compiled.programs import scratch
+from netsim.compiled.programs import NEEDS_TYPES, scratch
 from netsim.compiled.recent_table import RecentTable, commit
 from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.compiled.walk import walk as compiled_walk
@@ -98,6 +98,7 @@ class Engine:
     reasons: list[str] = field(default_factory=list)
     draws: list[int] = field(default_factory=list)
     faults: int = 0
+    types: int = 0  # how often a walk asked what addresses are
     namespace: str = "somewhere"
 
     def __post_init__(self) -> None:
@@ -127,9 +128,9 @@ class Engine:
         """None if the walk is left to the interpreter; ``reasons`` then has why."""
         compiler = self.compiler
         number = compiler.table(scope, table, world.family, world.sets)
-        entry = compiler.entry(number, world.hook)
+        entry, types = compiler.entry(number, world.hook), False
         for _ in range(1000):
-            R = self.registers(skb, world, serial, compiler.uses_types(number))
+            R = self.registers(skb, world, serial, types)
             answer = int(
                 compiled_walk(
                     compiler.programs, self.scratch, self.recent.recent, self.addresses.words, number, entry, R,
@@ -139,6 +140,8 @@ class Engine:
             if answer != r.FAULT:
                 break
             self.faults += 1
+            types = types or int(R[r.FAULT_B]) == NEEDS_TYPES
+            self.types += int(R[r.FAULT_B]) == NEEDS_TYPES
             compiler.fault(int(R[r.FAULT_A]), int(R[r.FAULT_B]))
         code, argument = answer & 255, answer >> 8
         self.draws = [int(draw) for draw in self.scratch.draws[: R[r.DRAWS]]]

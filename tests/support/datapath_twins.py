@@ -96,10 +96,11 @@ class Twins:
         batch = Batch.of_packets([(time, handle, packet)], datapath.addresses)
         result = datapath.process(batch)
         interpreted = int(result.how[0]) == 2
-        choices = () if interpreted else datapath.last_choices()
         draw = random.Random(f"{self.seed} {serial}") if interpreted else None
         self.state.now = (time // 1000 + 1) / 1000
-        outcome, _ = run_once(self.world, origin, batch.packet(0), self.state, Replay(choices, draw), None)
+        outcome, _ = run_once(
+            self.world, origin, batch.packet(0), self.state, Replay(datapath.last_choices(), draw), None
+        )
         self.last = outcome
         for hop in (*outcome.hops, *outcome.error_hops):
             for step in hop.steps:

@@ -1,0 +1,100 @@
+"""Packets and bytes by rule: (namespace, table, rule) → what has matched it, as a hash table.
+
+A first packet matches some twenty rules, each with a counter of its own namespace: twenty records that are in no cache. So
+a record is one half of a line, and it is asked for when the rule matches, long before the journey is over and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim.compiled.flows import aligned
+from netsim.compiled.jit import Int, kernel
+from netsim.compiled.prefetch import prefetch
+
+U = np.uint64
+_MIX = U(0x9E3779B97F4A7C15)
+
+COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("spare", "u8")])
+
+
+class Counters(NamedTuple):
+    """``rows``: open addressing, a power of two in size, at most half full; key 0 marks a free one. The key is namespace
+    and table (``Scratch.hit_ns``) << 32 | rule. ``used``: [records in use]."""
+
+    rows: Any
+    used: npt.NDArray[np.int64]
+
+
+def counters(room: int = 4096) -> Counters:
+    return Counters(aligned(room, COUNTER), np.zeros(1, np.int64))
+
+
+def copied(table: Counters) -> Counters:
+    new = Counters(aligned(len(table.rows), COUNTER), table.used.copy())
+    new.rows[:] = table.rows
+    return new
+
+
+def larger(table: Counters) -> Counters:
+    """The same in twice the room."""
+    new = counters(2 * len(table.rows))
+    _move(table.rows, new.rows)
+    new.used[:] = table.used
+    return new
+
+
+def clear(table: Counters, namespace: int, rules: Iterable[range]) -> None:
+    """Rules of these numbers have not matched in a namespace."""
+    rows = table.rows
+    mine = np.flatnonzero((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace)
+    numbers = (rows["key"][mine] & U(0xFFFFFFFF)).astype(np.int64)
+    for some in rules:
+        for name in ("packets", "bytes"):
+            rows[name][mine[(numbers >= some.start) & (numbers < some.stop)]] = 0
+
+
+@kernel
+def _home(rows: Any, key: Int) -> Int:
+    return (U(key) * _MIX >> U(20)) & U(rows.shape[0] - 1)
+
+
+@kernel
+def expect(rows: Any, where: Int, rule: Int) -> None:
+    """The counter of this rule will be added to soon."""
+    prefetch(rows, _home(rows, U(where) << U(32) | U(rule)))
+
+
+@kernel
+def count(rows: Any, where: Int, rule: Int, packets: Int, volume: Int) -> Int:
+    """Add to a rule's counters: 1 if it had none. The caller sees to the room, and keeps ``used``."""
+    key = U(where) << U(32) | U(rule)
+    mask = U(rows.shape[0] - 1)
+    at = _home(rows, key)
+    fresh = 0
+    while rows[at]["key"] != key:
+        if rows[at]["key"] == U(0):
+            rows[at]["key"] = key
+            fresh = 1
+            break
+        at = (at + U(1)) & mask
+    rows[at]["packets"] += U(packets)
+    rows[at]["bytes"] += U(volume)
+    return fresh
+
+
+@kernel
+def _move(rows: Any, into: Any) -> None:
+    mask = U(into.shape[0] - 1)
+    for place in range(rows.shape[0]):
+        row = rows[place]
+        if row["key"] == U(0):
+            continue
+        at = _home(into, row["key"])
+        while into[at]["key"] != U(0):
+            at = (at + U(1)) & mask
+        into[at] = row
