@@ -119,7 +119,7 @@ def node_port_tail(addresses: Sequence[IPAddress] | None, localhost_node_ports: 
     text = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 
     def line(*parts: Part) -> Line:
-        return Line("nat", SERVICES, (comment(text, family), *parts), because, NODE_PORTS)
+        return Line("nat", SERVICES, (comment(text), *parts), because, NODE_PORTS)
 
     if addresses is None:
         parts = [option("-m addrtype --dst-type LOCAL", family)]

@@ -17,6 +17,7 @@ from netsim.linux.netfilter import registry
 from netsim.linux.netfilter import text as netfilter
 from netsim.linux.netfilter.arguments import Arguments, Option
 from netsim.linux.netfilter.base import Match, Target
+from netsim.linux.netfilter.match.comment import Comment
 from netsim.linux.netfilter.protocols import protocol_number
 from netsim.linux.netfilter.rule import Rule
 from netsim.linux.netfilter.target.dnat import Dnat
@@ -110,10 +111,10 @@ def _to_port(protocol: str, port: int, family: Family) -> Match:
     return _match(protocol, family, ("--dport", str(port)))
 
 
-def comment(text: str, family: Family) -> Part:
+def comment(text: str) -> Part:
     """Quoted where it holds a blank, as kube-proxy does; ``ns/svc:port`` alone stays bare."""
     shown = f'"{text}"' if " " in text else text
-    return Part(f"-m comment --comment {shown}", (_match("comment", family, ("--comment", text)),))
+    return Part(f"-m comment --comment {shown}", (Comment(text),))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -128,15 +128,19 @@ class Proxier:
             return self._owners.get(chain.rpartition("-")[2])
         owner = self._owners.get(chain)
         if owner is None and not self._all_noted:
-            for one in self.ports.values():
-                self.note(one)
-            self._all_noted = True
+            self.note_all()
             owner = self._owners.get(chain)
         return owner
 
     def note(self, one: PortRules) -> None:
         """Remember whose endpoint chains these are."""
         self._owners.update(dict.fromkeys(one.owners, one.port.key))
+
+    def note_all(self) -> None:
+        if not self._all_noted:
+            self._all_noted = True
+            for one in self.ports.values():
+                self.note(one)
 
     # -- what groups of nodes share ----------------------------------------------------------------------------------------
     def shared(self, views: Mapping[Key, ServiceView], node: NodeView) -> Mapping[Where, SharedChain]:
