@@ -80,7 +80,7 @@ class RuleCompiler:
         self._rules = 0  # how many there are
         self._sources: list[Chain | None] = []  # None: replaced
         self._firsts: list[int] = []  # the first rule of each of them
-        self._at: list[int] = []  # their addresses
+        self._addresses: list[int] = []  # theirs
         self._named: dict[Family, dict[str, tuple[int, ...]]] = {
             family: {} for family in Family
         }  # their places by name
@@ -122,8 +122,9 @@ class RuleCompiler:
         instance, known = self._instances[number], self._pools.names.number
         for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
             if kind == p.PAGED:
-                found = {name: self._chain(chain, instance.family) for name, chain in mapping.items()}
-                self._pages.set_all(scope, list(map(known, found)), list(found.values()))
+                chains = dict(mapping.items())
+                found = self._chains(chains.values(), instance.family)
+                self._pages.set_all(scope, list(map(known, chains)), found)
 
     def _resolve(self, instance: _Instance, name: str, number: int) -> None:
         if name.startswith(SET):
@@ -185,7 +186,7 @@ class RuleCompiler:
         for name, family in {(one.old.name, one.family) for one in changes if one.old is not None}:
             number = self._pools.names.known(name)
             for place in self._named[family].get(name, ()):
-                if all(self._pages.get(scope, number) != self._at[place] for scope in scopes):
+                if all(self._pages.get(scope, number) != self._addresses[place] for scope in scopes):
                     self._give_back(place, family)
 
     def _part(self, renewal: Renewal, renewed: Renewed) -> None:
@@ -231,13 +232,13 @@ class RuleCompiler:
         chain = self._sources[place]
         assert chain is not None
         self._sources[place] = None
-        self._blocks.give_back(chain, family, self._at[place])
+        self._blocks.give_back(chain, family, self._addresses[place])
         named = self._named[family]
         named[chain.name] = tuple([other for other in named[chain.name] if other != place])
 
     def rules_of(self, chain: Chain, family: Family) -> range:
         """The numbers of a chain's rules among ``hits``; none if it has not been compiled."""
-        place = self._place(chain, family)
+        place = self._place(chain, self._named[family].get(chain.name, ()))
         return range(self._firsts[place], self._firsts[place] + len(chain.rules)) if place >= 0 else range(0)
 
     @property
@@ -315,20 +316,25 @@ class RuleCompiler:
 
     def _chain(self, chain: Chain, family: Family) -> int:
         """The address of a chain."""
-        place = self._place(chain, family)
-        if place >= 0:
-            return self._at[place]
-        draft = (
-            self._blocks.successor(chain, family, self._lowerings[family].rule) if len(chain.rules) >= FROM else None
-        )
-        address = self._written(chain, family, draft or self._lowered(chain, family))
-        named = self._named[family]
-        named[chain.name] = (*named.get(chain.name, ()), len(self._at) - 1)
-        return address
+        return self._chains((chain,), family)[0]
 
-    def _place(self, chain: Chain, family: Family) -> int:
-        """The place in ``_sources`` of a chain, or of one that is equal; -1 if there is none."""
-        for place in self._named[family].get(chain.name, ()):
+    def _chains(self, chains: Iterable[Chain], family: Family) -> list[int]:
+        """The addresses of chains."""
+        named, lower, addresses = self._named[family], self._lowerings[family].rule, self._addresses
+        found = []
+        for chain in chains:
+            places = named.get(chain.name, ())
+            place = self._place(chain, places) if places else -1
+            if place < 0:
+                draft = self._blocks.successor(chain, family, lower) if len(chain.rules) >= FROM else None
+                place = self._write(chain, family, draft or list(map(lower, chain.rules)))
+                named[chain.name] = (*places, place)
+            found.append(addresses[place])
+        return found
+
+    def _place(self, chain: Chain, places: Iterable[int]) -> int:
+        """Which of these places in ``_sources`` is that of a chain, or of one that is equal; -1 if none is."""
+        for place in places:
             held = self._sources[place]
             if held is chain or (
                 held is not None and held.policy == chain.policy and same_rules(held.rules, chain.rules)
@@ -340,23 +346,20 @@ class RuleCompiler:
         """The address of a chain; another that compiles to the same words may stand for it."""
         found = self._shared.get((id(chain), family))
         if found is None:
-            lowered = self._lowered(chain, family)
+            lowered = list(map(self._lowerings[family].rule, chain.rules))
             key = chain.name, chain.policy is Verdict.DROP, family, tuple(lowered)
             found = self._same.get(key)
             if found is None:
-                found = self._same[key] = self._written(chain, family, lowered)
+                found = self._same[key] = self._addresses[self._write(chain, family, lowered)]
             self._shared[id(chain), family] = found
             self._kept.append(chain)  # another one may stand for it in ``_sources``
         return found
 
-    def _lowered(self, chain: Chain, family: Family) -> list[Lowered]:
-        return list(map(self._lowerings[family].rule, chain.rules))
-
-    def _written(self, chain: Chain, family: Family, made: list[Lowered] | Draft) -> int:
-        """Give a chain its place in ``_sources`` and its words: their address."""
+    def _write(self, chain: Chain, family: Family, made: list[Lowered] | Draft) -> int:
+        """Give a chain words and a place in ``_sources``: that place."""
         policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
-        first, rules = self._rules, len(chain.rules)
-        if type(made) is list and rules >= FROM and sum([one.pure > 0 for one in made]) >= FROM:
+        first, rules, place = self._rules, len(chain.rules), len(self._sources)
+        if rules >= FROM and not isinstance(made, Draft) and sum([one.pure > 0 for one in made]) >= FROM:
             made = self._blocks.draft(made)
         if isinstance(made, Draft):
             address = self._blocks.long(chain, family, policy, first, made)
@@ -364,9 +367,9 @@ class RuleCompiler:
             address = self._blocks.short(made, policy, first)
         self._sources.append(chain)
         self._firsts.append(first)
-        self._at.append(address)
+        self._addresses.append(address)
         self._rules += rules
-        return address
+        return place
 
 
 def _mappings(table: Table) -> Sequence[Mapping[str, Chain]]:

@@ -13,9 +13,9 @@ from netsim.linux.netfilter.target import _nat
 from netsim.packet.address import Family, IPAddress, ip
 
 
+# A struct like ``Rule``, and for the same reason: each endpoint of each Service has one.
 class Dnat(Target, msgspec.Struct, frozen=True, gc=False):
-    """Models ``net/netfilter/xt_nat.c`` (Linux 6.1 and 6.18). Ports need a protocol that has them in the same rule. (A
-    struct like ``Rule``, and for the same reason: each endpoint of each Service has one.)"""
+    """Models ``net/netfilter/xt_nat.c`` (Linux 6.1 and 6.18). Ports need a protocol that has them in the same rule."""
 
     name: ClassVar[str] = "DNAT"
     options: ClassVar[dict[str, int]] = {"--to-destination": 1, **{"--random": 0, "--persistent": 0}}
