@@ -30,7 +30,7 @@ class Addresses:
 
     def handle(self, address: IPAddress) -> int:
         number = int(address)
-        if address.version == 4:
+        if isinstance(address, IPv4Address):
             return number
         found = self._handles.get(number)
         if found is None:

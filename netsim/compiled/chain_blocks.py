@@ -7,7 +7,7 @@ lowered. The old block stays as it is, until it is given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from netsim.packet.address import Family
 
 _WORTH = 256  # rules of a chain that is kept for its successors
 _KEPT = 4  # of the chains of a name: tables may have one each
+_NO_RUNS: Mapping[int, list[int]] = {}
 _ROOM = p.LINE - p.RULE  # words for constraints in a rule's line
 
 
@@ -52,23 +53,30 @@ class ChainBlocks:
         """The address of a chain: header, draws, constraints that no chain had before, rules. ``first``: its first rule's
         number."""
         code, known = self._code, self._pools.lists
-        drawing = [place for place, one in enumerate(lowered) if one.pure == 0 and len(one.codes) == 1]
-        runs = self._runs(lowered, drawing) if len(drawing) > 1 else {}
-        block = [len(lowered) | policy, first, 0, 0]
+        runs: Mapping[int, list[int]] = _NO_RUNS
+        if len(lowered) > 1:
+            drawing = [place for place, one in enumerate(lowered) if one.pure == 0 and len(one.codes) == 1]
+            if len(drawing) > 1:
+                runs = self._runs(lowered, drawing)
         at = code.aligned(p.HEADER + p.RULE * len(lowered))  # from here to the end nothing else is written
+        block = [len(lowered) | policy, first, 0, 0]
         draws = {}
         for place, words in runs.items():
             draws[place] = at + len(block)
             block += words
         rules: list[int] = []
-        for place, (codes, pure, action, argument) in enumerate(lowered):
+        for one in lowered:
+            codes = one.codes
             held = known.get(codes)
             if held is None:
                 held = known[codes] = at + len(block)
                 block += encoded(codes)
-            rules += (draws.get(place, 0), pure | len(codes) << 8 | action << 16, argument, held)
+            rules += (0, one.pure | len(codes) << 8 | one.action << 16, one.argument, held)
+        for place, where in draws.items():
+            rules[p.RULE * place + p.RUN] = where
         block[2] = at + len(block)
-        return code.add(block + rules)
+        block += rules
+        return code.add(block)
 
     def long(self, chain: Chain, family: Family, policy: int, first: int, made: Draft) -> int:
         """The address of a chain with an index: header, then a line for each rule, with its constraints if they fit."""
@@ -116,9 +124,10 @@ class ChainBlocks:
         """A line a rule, without draws. The address of the constraints is 0 if they are behind the rule."""
         known = self._pools.lists
         words: list[int] = []
-        for codes, pure, action, argument in lowered:
+        for one in lowered:
+            codes = one.codes
             held = known.get(codes, 0)
-            line = [0, _meta(codes, pure, action), argument, held]
+            line = [0, one.pure | len(codes) << 8 | one.action << 16, one.argument, held]
             if codes and not held:
                 own = encoded(codes)
                 if len(own) <= _ROOM:
@@ -182,7 +191,3 @@ class ChainBlocks:
                 found[alone[0]] = words
             del alone[:length]
         return found
-
-
-def _meta(codes: Sequence[Any], pure: int, action: int) -> int:
-    return pure | len(codes) << 8 | action << 16

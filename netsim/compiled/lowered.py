@@ -7,7 +7,10 @@ draws are kept once, however many rules have them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
+
+import msgspec
 
 from netsim.compiled import programs as p
 from netsim.compiled import registers as r
@@ -49,21 +52,26 @@ def encoded(codes: Sequence[Code]) -> list[int]:
     return words
 
 
-class Lowered(NamedTuple):
+class Lowered(msgspec.Struct, frozen=True, gc=False):
+    """A rule as numbers. (A struct like ``Rule``, and for the same reason.)"""
+
     codes: tuple[Code, ...]
     pure: int  # how many of them, from the first one on, are pure
     action: int
     argument: int
 
 
-class _Match(NamedTuple):
-    """A match: its constraints, and the same as pure ones, the bits of HAS that these need, and what follows them."""
+class _Tail(NamedTuple):
+    """What the matches of a rule ask for, behind its header: a question for the columns that the pure ones need, which comes
+    first of all, and the rest. ``pure``: how many of both are pure."""
 
-    match: Match  # kept, because it is known by identity
-    codes: tuple[Code, ...]
-    pure: tuple[Code, ...]
-    need: int
-    ordered: tuple[Code, ...]
+    kept: Match | None  # known by identity, so it must not go
+    having: tuple[Code, ...]
+    rest: tuple[Code, ...]
+    pure: int
+
+
+_NOTHING_MORE = _Tail(None, (), (), 0)
 
 
 class Pools:
@@ -84,7 +92,7 @@ class Pools:
         self._reasons: dict[str, int] = {}
         self.lists: dict[tuple[Code, ...], int] = {(): 0}  # addresses of lists of constraints
         self._ranges: dict[tuple[tuple[int, int], ...], int] = {}
-        self._nats: dict[tuple[tuple[int, ...], int], int] = {}
+        self._nats: dict[int, dict[tuple[int, ...], int]] = {version: {} for version in (0, 4, 6)}  # by IP version
         self._marks: dict[tuple[int, int, int], int] = {}
         self._runs: dict[tuple[int, ...], int] = {}
 
@@ -108,24 +116,29 @@ class Pools:
         row = clear & ALL, xor & ALL, other & ALL
         found = self._marks.get(row)
         if found is None:
-            found = self._marks[row] = self.code.add(row)
+            found = self._marks[row] = self.code.add(list(row))
         return found
 
     def nat(self, nat: Nat) -> int:
-        flags = p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
-        low = high = version = 0
-        if nat.low is not None:
+        flags = version = low = high = 0
+        if nat.random or nat.fully_random or nat.persistent:
+            flags = (
+                p.NAT_RANDOM * nat.random | p.NAT_FULLY_RANDOM * nat.fully_random | p.NAT_PERSISTENT * nat.persistent
+            )
+        first, last = nat.low, nat.high
+        if first is not None:
             flags |= p.NAT_ADDRESS
-            version = nat.low.version
-            low = high = self.addresses.handle(nat.low)
-            if nat.high is not None and nat.high is not nat.low:
-                high = self.addresses.handle(nat.high)
+            version = first.version
+            low = high = self.addresses.handle(first)
+            if last is not None and last is not first:
+                high = self.addresses.handle(last)
         if nat.port_low is not None:
             flags |= p.NAT_PORTS
         row = _NAT_NUMBERS[nat.kind], flags, nat.port_low or 0, nat.port_high or 0, 0, low, high
-        found = self._nats.get((row, version))
+        known = self._nats[version]
+        found = known.get(row)
         if found is None:
-            found = self._nats[row, version] = self.nats.append(row)
+            found = known[row] = self.nats.append(row)
             self.nat_values.append(nat)
         return found
 
@@ -168,29 +181,21 @@ class Lowering:
 
     def __init__(self, pools: Pools, family: Family) -> None:
         self.pools, self.family = pools, family
-        self._version, self._bits = int(family), family.bits  # asked for by every rule
-        self._matches: dict[int, _Match] = {}
+        # Asked for by every rule:
+        self._version, self._bits = int(family), family.bits
+        self._networks = IPv4Network if family is Family.IPV4 else IPv6Network
+        self._tails: dict[int, _Tail] = {}  # of rules with one match
         self._targets: dict[int, tuple[Target, tuple[int, int]]] = {}
 
     def rule(self, rule: Rule) -> Lowered:
-        codes, pure, need = self._header(rule), 0, 0
-        ordered: tuple[Code, ...] = ()
-        for match in rule.matches:
-            if type(match) is Comment:
-                continue
-            held = self._matches.get(id(match))
-            if held is None:
-                held = self._matches[id(match)] = self._split(match)
-            if ordered:
-                ordered += held.codes
-            else:
-                codes += held.pure
-                need |= held.need
-                ordered = held.ordered
-        if need:
-            codes = ((p.HAVING, r.HAS, 0, 0, need, 0), *codes)
-        pure = len(codes)
-        codes += ordered
+        matches = rule.matches
+        _, having, codes, pure = self._tail(matches) if matches else _NOTHING_MORE
+        header = self._header(rule)
+        if header:
+            codes = header + codes
+            pure += len(header)
+        if having:
+            codes = having + codes
         if rule.jump is not None:
             action = p.TO_CHAIN_FOR_GOOD if rule.goto else p.TO_CHAIN
             argument = self.pools.names.number(rule.jump)
@@ -205,7 +210,7 @@ class Lowering:
     def _header(self, rule: Rule) -> tuple[Code, ...]:
         codes: tuple[Code, ...] = ()
         if rule.destination is not None:
-            codes += self._prefix(r.DST, rule.destination, rule.destination_not)
+            codes = self._prefix(r.DST, rule.destination, rule.destination_not)
         if rule.source is not None:
             codes += self._prefix(r.SRC, rule.source, rule.source_not)
         if rule.protocol is not None:
@@ -219,8 +224,8 @@ class Lowering:
         return codes
 
     def _prefix(self, column: int, network: IPNetwork, negated: bool) -> tuple[Code, ...]:
-        length, no = network.prefixlen, int(negated)
-        if network.version != self._version:
+        length, no = network.prefixlen, 1 if negated else 0
+        if not isinstance(network, self._networks):
             return () if negated else (_NEVER,)
         if not length:
             return (_NEVER,) if negated else ()
@@ -237,15 +242,29 @@ class Lowering:
         return ((p.EQUAL, column, int(negated), 0, self.pools.devices.number(pattern), 0),)
 
     # -- matches ---------------------------------------------------------------------------------------------------------
-    def _split(self, match: Match) -> _Match:
-        codes = tuple([code for constraint in match.lower() for code in self._constraint(constraint, match)])
+    def _tail(self, matches: Sequence[Match]) -> _Tail:
+        if len(matches) != 1:
+            matches = [match for match in matches if type(match) is not Comment]
+            if len(matches) != 1:
+                return self._made(matches) if matches else _NOTHING_MORE
+        match = matches[0]
+        held = self._tails.get(id(match))
+        if held is None:
+            held = self._tails[id(match)] = self._made(matches)
+        return held
+
+    def _made(self, matches: Sequence[Match]) -> _Tail:
+        codes = [
+            code for match in matches for constraint in match.lower() for code in self._constraint(constraint, match)
+        ]
         end = next((at for at, code in enumerate(codes) if code[0] >= _FIRST_IMPURE), len(codes))
         need = 0
         for code in codes[:end]:
             if code[0] == p.HAVING:
                 need |= code[4]
-        pure = tuple([code for code in codes[:end] if code[0] != p.HAVING])
-        return _Match(match, codes, pure, need, codes[end:])
+        pure = [code for code in codes[:end] if code[0] != p.HAVING]
+        having = ((p.HAVING, r.HAS, 0, 0, need, 0),) if need else ()
+        return _Tail(matches[0], having, (*pure, *codes[end:]), len(having) + len(pure))
 
     def _constraint(self, constraint: Constraint | Opaque, match: Match) -> Iterator[Code]:
         if isinstance(constraint, Opaque):
@@ -347,9 +366,15 @@ class Lowering:
     # -- targets ---------------------------------------------------------------------------------------------------------
     def _target(self, target: Target) -> tuple[int, int]:
         held = self._targets.get(id(target))
-        if held is None:
-            held = self._targets[id(target)] = target, self._effect(target.lower())
-        return held[1]
+        if held is not None:
+            return held[1]
+        effect = target.lower()
+        if type(effect) is Effect and effect.kind == "nat":  # each endpoint has one of its own
+            nothing: Any = None  # what these targets set up does not depend on the packet
+            return p.TO_NAT, self.pools.nat(effect.value.apply(nothing, nothing))
+        found = self._effect(effect)
+        self._targets[id(target)] = target, found
+        return found
 
     def _effect(self, effect: Effect | Opaque) -> tuple[int, int]:
         pools = self.pools
@@ -365,9 +390,6 @@ class Lowering:
                 return p.TO_MARK, pools.mark(*value)
             case "ct_mark":
                 return _connection_mark(pools, value)
-            case "nat":
-                nothing: Any = None  # what these targets set up does not depend on the packet
-                return p.TO_NAT, pools.nat(value.apply(nothing, nothing))
             case "reject":
                 return p.TO_REJECT, pools.rejects.number(value)
             case "notrack":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,15 @@ class Pages:
         if not number:
             number = self._directory[scope, page] = self._page(0)
         self._pages[number, at] = found
+
+    def set_all(self, scope: int, names: Sequence[int], found: Sequence[int]) -> None:
+        """The same for many names."""
+        numbers = np.array(names, np.int64)
+        pages, at = numbers // p.PAGE, numbers % p.PAGE
+        for page in np.unique(pages).tolist():
+            if page >= self._directory.shape[1] or not self._directory[scope, page]:
+                self.set(scope, page * p.PAGE, 0)
+        self._pages[self._directory[scope, pages], at] = found
 
     @property
     def arrays(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:

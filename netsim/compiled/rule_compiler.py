@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from netsim.compiled import programs as p
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.chain_blocks import ChainBlocks
+from netsim.compiled.chain_blocks import ChainBlocks, Draft
 from netsim.compiled.chain_index import FROM, ChainIndexer
 from netsim.compiled.ipset_tables import SetCompiler
-from netsim.compiled.lowered import SET, Lowering, Pools
+from netsim.compiled.lowered import SET, Lowered, Lowering, Pools
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
 from netsim.compiled.resolution import NameBits, Pages, Resolution
@@ -78,13 +78,15 @@ class RuleCompiler:
         self._alike: dict[Hashable, int] = {}  # tables by what they consist of
         self._scope_numbers: dict[Hashable, int] = {}
         self._kept: list[Any] = []  # what is remembered by identity must not go
-        self._compiled: dict[tuple[int, Family], int] = {}  # chains by identity
-        self._same: dict[Hashable, int] = {}  # short chains by what they compile to
         self._rules = 0  # how many there are
-        self._firsts: list[int] = []  # the first rule of each chain
         self._sources: list[Chain | None] = []  # None: replaced
-        self._places: dict[int, int] = {}  # of chains in ``_sources``, by address
-        self._named: dict[tuple[str, Family], tuple[int, ...]] = {}  # addresses of chains by name
+        self._firsts: list[int] = []  # the first rule of each of them
+        self._addresses: list[int] = []  # theirs
+        self._named: dict[Family, dict[str, tuple[int, ...]]] = {
+            family: {} for family in Family
+        }  # their places by name
+        self._shared: dict[tuple[int, Family], int] = {}  # addresses of the chains that may share one, by identity
+        self._same: dict[Hashable, int] = {}  # the same, by what they compile to
         self._tables_of: dict[int, tuple[Family, str]] = {}  # which table's chains a paged scope has
 
     # -- tables ----------------------------------------------------------------------------------------------------------
@@ -108,7 +110,8 @@ class RuleCompiler:
     def entry(self, number: int, hook: Hook) -> int:
         """The built-in chain that packets enter at ``hook``: where a walk starts. KeyError if the table has none."""
         instance = self._instances[number]
-        return self._chain(instance.table.chains[hook.value], instance.family)
+        chain, family = instance.table.chains[hook.value], instance.family
+        return self._shared.get((id(chain), family)) or self._chain(chain, family)
 
     def fault(self, a: int, b: int) -> None:
         """Supply what a walk missed (R[FAULT_A], R[FAULT_B]); run the packet again with fresh ``programs``."""
@@ -122,8 +125,9 @@ class RuleCompiler:
         instance, known = self._instances[number], self._pools.names.number
         for (kind, scope), mapping in zip(instance.scopes, _mappings(instance.table)):
             if kind == p.PAGED:
-                for name, chain in mapping.items():
-                    self._pages.set(scope, known(name), self._chain(chain, instance.family))
+                chains = dict(mapping.items())
+                found = self._chains(chains.values(), instance.family)
+                self._pages.set_all(scope, list(map(known, chains)), found)
 
     def _resolve_ahead(self, instance: _Instance, chain: Chain) -> None:
         """A packet that comes to a chain goes on to one that it jumps to. Where these are few, as the endpoints of a Service
@@ -196,9 +200,9 @@ class RuleCompiler:
         changes = [*renewed.everywhere, *[one for _, some in renewed.tables.values() for one in some]]
         for name, family in {(one.old.name, one.family) for one in changes if one.old is not None}:
             number = self._pools.names.known(name)
-            for address in self._named.get((name, family), ()):
-                if all(self._pages.get(scope, number) != address for scope in scopes):
-                    self._give_back(address)
+            for place in self._named[family].get(name, ()):
+                if all(self._pages.get(scope, number) != self._addresses[place] for scope in scopes):
+                    self._give_back(place, family)
 
     def _part(self, renewal: Renewal, renewed: Renewed) -> None:
         """The same for tables that were alike and may not be any more: each gets the scope that it has now."""
@@ -239,24 +243,18 @@ class RuleCompiler:
             self._instances.append(_Instance(number, before.table, before.family, before.ipsets, scopes))
         return _Instance(number, before.table, before.family, before.ipsets, scopes)
 
-    def _give_back(self, address: int) -> None:
-        place = self._places.pop(address)
+    def _give_back(self, place: int, family: Family) -> None:
         chain = self._sources[place]
         assert chain is not None
         self._sources[place] = None
-        for family in Family:
-            if self._compiled.get((id(chain), family)) == address:
-                self._blocks.give_back(chain, family, address)
-                del self._compiled[id(chain), family]
-                self._named[chain.name, family] = tuple([a for a in self._named[chain.name, family] if a != address])
+        self._blocks.give_back(chain, family, self._addresses[place])
+        named = self._named[family]
+        named[chain.name] = tuple([other for other in named[chain.name] if other != place])
 
     def rules_of(self, chain: Chain, family: Family) -> range:
         """The numbers of a chain's rules among ``hits``; none if it has not been compiled."""
-        address = self._find(chain, family)
-        if address not in self._places:
-            return range(0)
-        first = self._firsts[self._places[address]]
-        return range(first, first + len(chain.rules))
+        place = self._place(chain, self._named[family].get(chain.name, ()))
+        return range(self._firsts[place], self._firsts[place] + len(chain.rules)) if place >= 0 else range(0)
 
     @property
     def programs(self) -> Programs:
@@ -323,9 +321,7 @@ class RuleCompiler:
             self._tables_of[scope] = family, table
             return p.PAGED, scope
         names = self._pools.names
-        held = tuple(
-            sorted((names.number(name), self._chain(chain, family, share=True)) for name, chain in mapping.items())
-        )
+        held = tuple(sorted((names.number(name), self._shared_chain(chain, family)) for name, chain in mapping.items()))
         known = len(self._scope_numbers)
         scope = self._number((family, held), None)
         if scope == known:
@@ -333,50 +329,62 @@ class RuleCompiler:
                 self._resolution.add(scope, name, chain)
         return p.COMPLETE, scope
 
-    def _chain(self, chain: Chain, family: Family, share: bool = False) -> int:
-        """The address of a chain. ``share``: another that compiles to the same words may stand for it."""
-        found = self._find(chain, family)
-        if not found:
-            found = self._compiled[id(chain), family] = self._compile(chain, family, share)
-            if share:
-                self._kept.append(chain)  # another one may stand for it in ``_sources``
+    def _chain(self, chain: Chain, family: Family) -> int:
+        """The address of a chain."""
+        return self._chains((chain,), family)[0]
+
+    def _chains(self, chains: Iterable[Chain], family: Family) -> list[int]:
+        """The addresses of chains."""
+        named, lower, addresses = self._named[family], self._lowerings[family].rule, self._addresses
+        found = []
+        for chain in chains:
+            places = named.get(chain.name, ())
+            place = self._place(chain, places) if places else -1
+            if place < 0:
+                draft = self._blocks.successor(chain, family, lower) if len(chain.rules) >= FROM else None
+                place = self._write(chain, family, draft or list(map(lower, chain.rules)))
+                named[chain.name] = (*places, place)
+            found.append(addresses[place])
         return found
 
-    def _find(self, chain: Chain, family: Family) -> int:
-        """The address of a chain that has been compiled, or of one that is equal; 0 if there is none."""
-        found = self._compiled.get((id(chain), family), 0)
-        if not found:
-            for address in self._named.get((chain.name, family), ()):
-                held = self._sources[self._places[address]]
-                if held is not None and held.policy == chain.policy and same_rules(held.rules, chain.rules):
-                    return address
+    def _place(self, chain: Chain, places: Iterable[int]) -> int:
+        """Which of these places in ``_sources`` is that of a chain, or of one that is equal; -1 if none is."""
+        for place in places:
+            held = self._sources[place]
+            if held is chain or (
+                held is not None and held.policy == chain.policy and same_rules(held.rules, chain.rules)
+            ):
+                return place
+        return -1
+
+    def _shared_chain(self, chain: Chain, family: Family) -> int:
+        """The address of a chain; another that compiles to the same words may stand for it."""
+        found = self._shared.get((id(chain), family))
+        if found is None:
+            lowered = list(map(self._lowerings[family].rule, chain.rules))
+            key = chain.name, chain.policy is Verdict.DROP, family, tuple(lowered)
+            found = self._same.get(key)
+            if found is None:
+                found = self._same[key] = self._addresses[self._write(chain, family, lowered)]
+            self._shared[id(chain), family] = found
+            self._kept.append(chain)  # another one may stand for it in ``_sources``
         return found
 
-    def _compile(self, chain: Chain, family: Family, share: bool) -> int:
-        lower = self._lowerings[family].rule
+    def _write(self, chain: Chain, family: Family, made: list[Lowered] | Draft) -> int:
+        """Give a chain words and a place in ``_sources``: that place."""
         policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
-        first = self._rules
-        long = len(chain.rules) >= FROM
-        draft = self._blocks.successor(chain, family, lower) if long else None
-        lowered = list(map(lower, chain.rules)) if draft is None else draft.lowered
-        key = (chain.name, policy, family, tuple(lowered)) if share else None
-        if key in self._same:
-            return self._same[key]
-        if long and draft is None and sum([one.pure > 0 for one in lowered]) >= FROM:
-            draft = self._blocks.draft(lowered)
-        if draft is None:
-            number = self._blocks.short(lowered, policy, first)
+        first, rules, place = self._rules, len(chain.rules), len(self._sources)
+        if rules >= FROM and not isinstance(made, Draft) and sum([one.pure > 0 for one in made]) >= FROM:
+            made = self._blocks.draft(made)
+        if isinstance(made, Draft):
+            address = self._blocks.long(chain, family, policy, first, made)
         else:
-            number = self._blocks.long(chain, family, policy, first, draft)
-        if share:
-            self._same[key] = number
-        else:
-            self._places[number] = len(self._sources)
-            self._named[chain.name, family] = (*self._named.get((chain.name, family), ()), number)
-        self._firsts.append(first)
+            address = self._blocks.short(made, policy, first)
         self._sources.append(chain)
-        self._rules += len(chain.rules)
-        return number
+        self._firsts.append(first)
+        self._addresses.append(address)
+        self._rules += rules
+        return place
 
 
 def _mappings(table: Table) -> Sequence[Mapping[str, Chain]]:

@@ -22,8 +22,9 @@ class StagedRows:
 
     def append(self, row: Any) -> int:
         """Add a row (a tuple, or a number if rows are plain numbers); its index."""
+        at = self._written + len(self._staged)
         self._staged.append(row)
-        return self._written + len(self._staged) - 1
+        return at
 
     def extend(self, rows: Iterable[Any]) -> int:
         """Add rows; the index of the first."""

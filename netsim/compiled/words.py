@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 LINE = 16  # words
-_PADDING = (0,) * 2 * LINE
+_PADDING = [0] * 2 * LINE
 
 
 class Words:
-    """Blocks are staged, and written when somebody looks. Address 0 is nothing's."""
+    """Blocks are staged, and written when somebody looks. Address 0 is nothing's. ``end``: the address of the next word."""
 
     def __init__(self, capacity: int = 1 << 12) -> None:
         self._array: npt.NDArray[np.uint32] = np.zeros(capacity, np.uint32)
-        self._written = 16
+        self._written = self.end = 16
         self._staged = array("I")
         self._free: dict[int, list[int]] = {}  # addresses by room
-
-    @property
-    def end(self) -> int:
-        """The address of the next word."""
-        return self._written + len(self._staged)
 
     def aligned(self, words: int) -> int:
         """Skip to where a block of at least ``words`` should begin, and say where: on a cache line; on a pair of them,
@@ -33,19 +27,22 @@ class Words:
         line = LINE if words <= LINE else 2 * LINE
         over = at % line
         if over and over + words > line:
-            self._staged.extend(_PADDING[: line - over])
+            self._staged.fromlist(_PADDING[: line - over])
             at += line - over
+            self.end = at
         return at
 
-    def add(self, block: Iterable[int]) -> int:
+    def add(self, block: list[int]) -> int:
         """Append a block; its address."""
         at = self.end
-        self._staged.extend(block)
+        self._staged.fromlist(block)
+        self.end = at + len(block)
         return at
 
     def add_array(self, block: npt.NDArray[np.uint32]) -> int:
         at = self.end
         self._staged.frombytes(np.ascontiguousarray(block, np.uint32).tobytes())
+        self.end = at + block.size
         return at
 
     def reserve(self, words: int) -> int:

@@ -161,7 +161,12 @@ class World:
     def has(self, number: int) -> bool:
         return bool(self._namespace[number]["flags"] & PRESENT)
 
-    def visited(self) -> list[str]:
+    def visited(self, name: str) -> bool:
+        """Has the namespace of this name been added?"""
+        number = self._numbers.get(name)
+        return number is not None and self.namespaces[number] is not None
+
+    def all_visited(self) -> list[str]:
         """The names of all namespaces that have been added."""
         return [held.name for held in self.namespaces if held is not None]
 

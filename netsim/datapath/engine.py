@@ -174,8 +174,8 @@ class Datapath:
         visited is gone; the packets of earlier batches cannot be explained any more."""
         if network is self.network:
             return
-        renewal = renewal_between(self.network, network, self.world.visited)
-        for known in set(self.world.visited()).intersection(renewal.namespaces):  # before anything has changed
+        renewal = renewal_between(self.network, network, self.world.all_visited)
+        for known in filter(self.world.visited, renewal.namespaces):  # before anything has changed
             try:
                 network.namespace(known)
             except KeyError:

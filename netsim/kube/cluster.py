@@ -92,7 +92,12 @@ class Cluster:
     def after(self, events: Iterable[Event]) -> Cluster:
         """The cluster after events of the store that concern Services and EndpointSlices: the other indexes go on as they
         are. UsageError for an event of another kind."""
-        services, slices = dict(self.services), dict(self.slices)
+        events = tuple(events)
+        services, slices = self.services, self.slices
+        if any(isinstance(event.object, Service) for event in events):
+            services = dict(services)
+        if any(isinstance(event.object, EndpointSlice) for event in events):
+            slices = dict(slices)
         for event in events:
             changed, gone = event.object, event.type == "DELETED"
             if isinstance(changed, Service):

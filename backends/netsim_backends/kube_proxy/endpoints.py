@@ -64,8 +64,8 @@ class EndpointSet:
 NO_ENDPOINTS = EndpointSet()
 
 
-def _hint_names(hints: Mapping[str, Any] | None, key: str) -> frozenset[str]:
-    entries = hints.get(key) if hints else None
+def _hint_names(hints: Mapping[str, Any], key: str) -> frozenset[str]:
+    entries = hints.get(key)
     return frozenset(entry.get("name", "") for entry in entries) if entries else _NO_HINTS
 
 
@@ -75,9 +75,8 @@ def collect(slices: Iterable[EndpointSlice], family: Family) -> dict[Key, Endpoi
     first: dict[Key, dict[str, Endpoint]] = {}
     elsewhere: dict[Key, dict[tuple[str, str], Endpoint]] = {}
     for item in sorted((s for s in slices if s.address_type == wanted), key=lambda s: s.name):
-        ports = [
-            ((p.name or "", (p.protocol or "TCP").lower()), p.port) for p in item.ports or () if p.port is not None
-        ]
+        keys = [((p.name or "", (p.protocol or "TCP").lower()), p.port) for p in item.ports or () if p.port is not None]
+        ports = [(key, port, first.setdefault(key, {})) for key, port in keys]
         for index, entry in enumerate(item.endpoints):
             if not entry.addresses:
                 continue
@@ -85,26 +84,23 @@ def collect(slices: Iterable[EndpointSlice], family: Family) -> dict[Key, Endpoi
                 ip = canonical_ip(entry.addresses[0])
             except ValueError:
                 raise InputError([_bad_address(item, index, entry.addresses[0])]) from None
-            state = entry.conditions
-            for key, port in ports:
+            state, node, zones, nodes = entry.conditions, entry.node_name or "", _NO_HINTS, _NO_HINTS
+            if entry.hints:
+                zones, nodes = _hint_names(entry.hints, "forZones"), _hint_names(entry.hints, "forNodes")
+            ready, serving, terminating = (
+                state.ready is not False,
+                state.serving is not False,
+                state.terminating is True,
+            )
+            for key, port, found in ports:
                 name = endpoint(ip, port)
-                made = Endpoint(
-                    name,
-                    ip,
-                    port,
-                    entry.node_name or "",
-                    state.ready is not False,
-                    state.serving is not False,
-                    state.terminating is True,
-                    _hint_names(entry.hints, "forZones"),
-                    _hint_names(entry.hints, "forNodes"),
-                    item.source,
-                )
-                if first.setdefault(key, {}).setdefault(name, made) is not made and made.node:
-                    elsewhere.setdefault(key, {})[made.node, name] = made
+                made = Endpoint(name, ip, port, node, ready, serving, terminating, zones, nodes, item.source)
+                if found.setdefault(name, made) is not made and node:
+                    elsewhere.setdefault(key, {})[node, name] = made
     return {
         key: EndpointSet(tuple(found[name] for name in sorted(found)), elsewhere.get(key, {}))
         for key, found in first.items()
+        if found
     }
 
 

@@ -13,7 +13,7 @@ from netsim.linux.netfilter.text import rule
 from netsim.linux.provenance import Provenance
 from netsim.packet.address import Family, IPAddress
 from netsim_backends.kube_proxy.config import Conntrack, ProxyConfig
-from netsim_backends.kube_proxy.iptables_line import Line, Part, comment, jump, option
+from netsim_backends.kube_proxy.iptables_line import Line, Part, comment, option
 from netsim_backends.kube_proxy.iptables_rules import (
     EXTERNAL_SERVICES,
     MARK_MASQ,
@@ -119,7 +119,7 @@ def node_port_tail(addresses: Sequence[IPAddress] | None, localhost_node_ports: 
     text = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
 
     def line(*parts: Part) -> Line:
-        return Line("nat", SERVICES, (comment(text, family), *parts, jump(NODE_PORTS)), because)
+        return Line("nat", SERVICES, (comment(text), *parts), because, NODE_PORTS)
 
     if addresses is None:
         parts = [option("-m addrtype --dst-type LOCAL", family)]

@@ -69,15 +69,20 @@ class NodeProxier:
             self.proxier.note(one)
         return chain
 
-    def own_chains(self) -> Iterator[tuple[str, Chain]]:
-        """All of them, quicker than by their names, in no order; the chain of an endpoint perhaps more than once."""
-        for one in self.proxier.ports.values():
-            view = one.common or self.views[one.port.key]
+    def own_chains(self) -> dict[str, Chain]:
+        """All of them, quicker than by their names, in no order."""
+        found: dict[str, Chain] = {}
+        for key, one in self.proxier.ports.items():
+            view = one.common or self.views[key]
             inside = self.in_ranges(one)
-            found = [one.own_chain(name, view, self.node.detector, inside) for name in view.own_chains()]
-            found += [one.endpoint_chain(name, view) for name in one.owners]
-            self.proxier.note(one)
-            yield from ((chain.name, chain) for chain in found if chain is not None)
+            for name in view.own_chains():
+                chain = one.own_chain(name, view, self.node.detector, inside)
+                assert chain is not None
+                found[name] = chain
+            for chain in one.endpoint_chains(view):
+                found[chain.name] = chain
+        self.proxier.note_all()
+        return found
 
     def own_chain_names(self) -> Iterator[str]:
         """The nat chains of the service ports, in the document's order."""
@@ -234,4 +239,4 @@ class _Items(ItemsView[str, Chain]):
         for name in dict(DOCUMENT_CHAINS)[chains.table]:
             yield name, chains[name]
         if chains.table == "nat":
-            yield from dict(chains.node.own_chains()).items()
+            yield from chains.node.own_chains().items()

@@ -99,10 +99,18 @@ class PortRules:
         endpoint = self.owners.get(name)
         if endpoint is None or endpoint.name not in view.endpoint_names:
             return None
-        chain = self._endpoint_chains.get(name)
-        if chain is None:
-            lines = endpoint_lines(self.port, self.dialect, name, endpoint)
-            chain = self._endpoint_chains[name] = Chain(name, tuple([line.rule() for line in lines]))
+        return self._endpoint_chains.get(name) or self._made(name, endpoint)
+
+    def endpoint_chains(self, view: ServiceView) -> Iterator[Chain]:
+        """Those of all endpoints that ``view`` reaches."""
+        known, reached = self._endpoint_chains, view.endpoint_names
+        for name, endpoint in self.owners.items():
+            if endpoint.name in reached:
+                yield known.get(name) or self._made(name, endpoint)
+
+    def _made(self, name: str, endpoint: Endpoint) -> Chain:
+        lines = endpoint_lines(self.port, self.dialect, name, endpoint)
+        chain = self._endpoint_chains[name] = Chain(name, tuple([line.rule() for line in lines]))
         return chain
 
     def own_chain(self, name: str, view: ServiceView, detector: LocalDetector | None, inside: bool) -> Chain | None:
@@ -119,7 +127,7 @@ class PortRules:
         if name == view.external_chain:
             yield from external_lines(view, self.dialect, detector)
         elif name == view.firewall_chain:
-            yield from firewall_lines(view, self.dialect, inside)
+            yield from firewall_lines(view, inside)
         else:
             if name == view.internal_policy_chain:
                 yield from internal_masquerade(view, self.dialect, detector)

@@ -10,6 +10,7 @@ A proxier is a value: when Services change, ``updated`` gives another one, which
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from typing import TypeVar
 
 from netsim.kube.cluster import Cluster
 from netsim.linux.netfilter.rule import Rule
@@ -28,6 +29,8 @@ LARGE_CLUSTER_ENDPOINTS = 1000
 SAME_NODE_HINTS_SINCE = (1, 34)
 
 Service = tuple[str, str]  # namespace, name
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Proxier:
@@ -48,7 +51,7 @@ class Proxier:
         self.changed: Set[Key] = set()
         self.endpoints = 0  # in all
         self.dialect = self._dialect()
-        self._of_service: dict[Service, tuple[Key, ...]] = {}
+        self._of_service: Mapping[Service, tuple[Key, ...]] = {}
         self._shared: dict[object, Mapping[Where, SharedChain]] = {}
         self._without_services: dict[object, Mapping[Where, SharedChain]] = {}
         # Whose chains they are follows from their names alone: what is noted once holds for all generations.
@@ -69,9 +72,7 @@ class Proxier:
         """Read these Services anew; ``changed`` says which service ports are other ones now. False if none are."""
         read = {service: cluster.services.get(service) for service in services}
         found: dict[Key, tuple[ServicePort, EndpointSet]] = {}
-        of_service = dict(self._of_service)
-        for service in read:
-            of_service.pop(service, None)
+        of_service: dict[Service, tuple[Key, ...]] = {}
         slices = {}
         for port in service_ports([held for held in read.values() if held is not None], self.family):
             service = port.namespace, port.service
@@ -83,7 +84,7 @@ class Proxier:
         before = [self.ports[key] for service in read for key in self._of_service.get(service, ())]
         self.endpoints += sum(len(one.endpoints) for _, one in found.values())
         self.endpoints -= sum(len(one.found.endpoints) for one in before)
-        self._of_service = of_service
+        self._of_service = _replaced(self._of_service, read, of_service)
         dialect = self._dialect()
         if dialect != self.dialect:
             self.dialect = dialect
@@ -127,15 +128,19 @@ class Proxier:
             return self._owners.get(chain.rpartition("-")[2])
         owner = self._owners.get(chain)
         if owner is None and not self._all_noted:
-            for one in self.ports.values():
-                self.note(one)
-            self._all_noted = True
+            self.note_all()
             owner = self._owners.get(chain)
         return owner
 
     def note(self, one: PortRules) -> None:
         """Remember whose endpoint chains these are."""
         self._owners.update(dict.fromkeys(one.owners, one.port.key))
+
+    def note_all(self) -> None:
+        if not self._all_noted:
+            self._all_noted = True
+            for one in self.ports.values():
+                self.note(one)
 
     # -- what groups of nodes share ----------------------------------------------------------------------------------------
     def shared(self, views: Mapping[Key, ServiceView], node: NodeView) -> Mapping[Where, SharedChain]:
@@ -192,12 +197,13 @@ def _spliced(
     }
 
 
-def _replaced(
-    held: Mapping[Key, PortRules], gone: Iterable[Key], fresh: Mapping[Key, PortRules]
-) -> Mapping[Key, PortRules]:
-    """Without what is gone, with what is fresh."""
-    made = {**held, **fresh}
+def _replaced(held: Mapping[K, V], gone: Iterable[K], fresh: Mapping[K, V]) -> Mapping[K, V]:
+    """Without what is gone, with what is fresh; ``held`` itself if that changes nothing."""
+    gone = [key for key in gone if key in held and key not in fresh]
+    if not gone and all(held.get(key) == value for key, value in fresh.items()):
+        return held
+    made = dict(held)  # much quicker than to put the items into another dict one by one
+    made.update(fresh)
     for key in gone:
-        if key not in fresh:
-            made.pop(key, None)
+        del made[key]
     return made

@@ -24,7 +24,6 @@ from netsim_backends.kube_proxy.iptables_line import (
     Part,
     comment,
     dnat,
-    jump,
     one_of,
     option,
     remember,
@@ -152,34 +151,28 @@ def front(view: ServiceView, dialect: Dialect) -> Iterator[Line]:
         refused = Provenance(f"Service {name} has no local endpoints", port.source)
 
     def refuse(chain: str, *where: Part) -> Line:
-        return Line(
-            "filter", chain, (comment(f"{name} {missing}", family), *where, option(f"-j {verdict}", family)), refused
-        )
+        return Line("filter", chain, (comment(f"{name} {missing}"), *where, option(f"-j {verdict}", family)), refused)
 
     if view.has_internal:
-        parts = (
-            comment(f"{name} cluster IP", family),
-            to(port.cluster_ip, port.port),
-            jump(view.internal_policy_chain),
-        )
-        yield Line("nat", SERVICES, parts, because)
+        parts = comment(f"{name} cluster IP"), to(port.cluster_ip, port.port)
+        yield Line("nat", SERVICES, parts, because, view.internal_policy_chain)
     else:
         yield refuse(SERVICES, to(port.cluster_ip, port.port))
 
     for address in port.external_ips:
         if view.choice.any:
-            parts = (comment(f"{name} external IP", family), to(address, port.port), jump(view.external_chain))
-            yield Line("nat", SERVICES, parts, because)
+            parts = comment(f"{name} external IP"), to(address, port.port)
+            yield Line("nat", SERVICES, parts, because, view.external_chain)
         if not view.has_external:
             yield refuse(EXTERNAL_SERVICES, to(address, port.port))
 
     for address in port.load_balancer_ips:
         if view.choice.any:
             entry = view.firewall_chain if view.uses_firewall_chain else view.external_chain
-            parts = (comment(f"{name} loadbalancer IP", family), to(address, port.port), jump(entry))
-            yield Line("nat", SERVICES, parts, because)
+            parts = comment(f"{name} loadbalancer IP"), to(address, port.port)
+            yield Line("nat", SERVICES, parts, because, entry)
         if view.uses_firewall_chain:
-            text = comment(f"{name} traffic not accepted by {view.firewall_chain}", family)
+            text = comment(f"{name} traffic not accepted by {view.firewall_chain}")
             outside = Provenance(f"Service {name}, loadBalancerSourceRanges", port.source)
             yield Line("filter", PROXY_FIREWALL, (text, to(address, port.port), option("-j DROP", family)), outside)
     if not view.has_external:
@@ -188,18 +181,18 @@ def front(view: ServiceView, dialect: Dialect) -> Iterator[Line]:
 
     if port.node_port:
         if view.choice.any:
-            bare, entry_part = comment(name, family), jump(view.external_chain)
+            bare = comment(name)
             if dialect.localhost_counter:
                 counter = option(f"-m nfacct --nfacct-name {LOCALHOST_COUNTER}", family)
-                parts4 = (bare, to("127.0.0.0/8", port.node_port), counter, entry_part)
-                yield Line("nat", NODE_PORTS, parts4, because)
-            yield Line("nat", NODE_PORTS, (bare, to("", port.node_port), entry_part), because)
+                parts4 = bare, to("127.0.0.0/8", port.node_port), counter
+                yield Line("nat", NODE_PORTS, parts4, because, view.external_chain)
+            yield Line("nat", NODE_PORTS, (bare, to("", port.node_port)), because, view.external_chain)
         if not view.has_external:
             local = option("-m addrtype --dst-type LOCAL", family)
             yield refuse(EXTERNAL_SERVICES, local, to("", port.node_port))
 
     if port.health_check_port:
-        text = comment(f"{name} health check node port", family)
+        text = comment(f"{name} health check node port")
         check = towards("tcp", "", port.health_check_port, family)
         yield Line("filter", NODE_PORTS, (text, check, option("-j ACCEPT", family)), because)
 
@@ -216,7 +209,7 @@ def own_lines(
     if view.uses_external_chain:
         yield from external_lines(view, dialect, detector)
     if view.uses_firewall_chain:
-        yield from firewall_lines(view, dialect, node_in_ranges)
+        yield from firewall_lines(view, node_in_ranges)
     if view.uses_cluster_chain:
         yield from balancing(view.port, dialect, view.cluster_chain, view.choice.cluster)
     if view.uses_local_chain:
@@ -235,45 +228,46 @@ def internal_masquerade(view: ServiceView, dialect: Dialect, detector: LocalDete
     if not dialect.masquerade_all and detector:
         others = (option(f"! {detector.iptables}", family),)
     parts = (
-        comment(f"{port.name} cluster IP", family),
+        comment(f"{port.name} cluster IP"),
         towards(port.protocol, port.cluster_ip, port.port, family),
         *others,
-        jump(MARK_MASQ),
     )
     because = "masqueraded on its cluster IP" + ("" if dialect.masquerade_all else " for clients outside the cluster")
-    yield Line("nat", view.internal_policy_chain, parts, Provenance(f"Service {port.name}, {because}", port.source))
+    provenance = Provenance(f"Service {port.name}, {because}", port.source)
+    yield Line("nat", view.internal_policy_chain, parts, provenance, MARK_MASQ)
 
 
 def external_lines(view: ServiceView, dialect: Dialect, detector: LocalDetector | None) -> Iterator[Line]:
     port, family, chain = view.port, dialect.family, view.external_chain
     because = Provenance(f"Service {port.name}, external traffic", port.source)
 
-    def line(text: str, *parts: Part) -> Line:
-        return Line("nat", chain, (comment(f"{text} for {port.name} external destinations", family), *parts), because)
+    def line(to: str, text: str, *parts: Part) -> Line:
+        about = comment(f"{text} for {port.name} external destinations")
+        return Line("nat", chain, (about, *parts), because, to)
 
     if not port.external_local:
-        yield line("masquerade traffic", jump(MARK_MASQ))
+        yield line(MARK_MASQ, "masquerade traffic")
     else:
         if detector:
-            yield line("pod traffic", option(detector.iptables, family), jump(view.cluster_chain))
+            yield line(view.cluster_chain, "pod traffic", option(detector.iptables, family))
         local = option("-m addrtype --src-type LOCAL", family)
-        yield line("masquerade LOCAL traffic", local, jump(MARK_MASQ))
-        yield line("route LOCAL traffic", local, jump(view.cluster_chain))
+        yield line(MARK_MASQ, "masquerade LOCAL traffic", local)
+        yield line(view.cluster_chain, "route LOCAL traffic", local)
     if view.has_external:
-        yield Line("nat", chain, (jump(view.external_policy_chain),), because)
+        yield Line("nat", chain, (), because, view.external_policy_chain)
 
 
-def firewall_lines(view: ServiceView, dialect: Dialect, node_in_ranges: bool) -> Iterator[Line]:
+def firewall_lines(view: ServiceView, node_in_ranges: bool) -> Iterator[Line]:
     """Who comes from a source range goes on; who does not falls out untranslated and meets KUBE-PROXY-FIREWALL."""
-    port, family = view.port, dialect.family
+    port = view.port
     because = Provenance(f"Service {port.name}, loadBalancerSourceRanges", port.source)
-    text = comment(f"{port.name} loadbalancer IP", family)
+    text = comment(f"{port.name} loadbalancer IP")
     allowed = [str(network) for network in port.source_ranges]
     if node_in_ranges:
         allowed += port.load_balancer_ips
     for origin in allowed:
-        yield Line("nat", view.firewall_chain, (text, source(origin), jump(view.external_chain)), because)
-    rest = comment(f"other traffic to {port.name} will be dropped by {PROXY_FIREWALL}", family)
+        yield Line("nat", view.firewall_chain, (text, source(origin)), because, view.external_chain)
+    rest = comment(f"other traffic to {port.name} will be dropped by {PROXY_FIREWALL}")
     yield Line("nat", view.firewall_chain, (rest,), because)
 
 
@@ -283,23 +277,23 @@ def balancing(port: ServicePort, dialect: Dialect, chain: str, endpoints: Sequen
     targets = []
     for endpoint in endpoints:
         target = names.endpoint_chain(port.name, port.protocol, endpoint.name)
-        text = (comment(f"{port.name} -> {endpoint.name}", family),) if dialect.endpoint_comments else ()
+        text = (comment(f"{port.name} -> {endpoint.name}"),) if dialect.endpoint_comments else ()
         targets.append((target, text, endpoint_provenance(port, endpoint)))
     if port.affinity is not None:
         for target, text, because in targets:
             recent = remembered(target, port.affinity, family)
-            yield Line("nat", chain, (*text, recent, jump(target)), because)
+            yield Line("nat", chain, (*text, recent), because, target)
     for left, (target, text, because) in zip(range(len(targets), 0, -1), targets):
         draw = (one_of(left, family),) if left > 1 else ()
-        yield Line("nat", chain, (*text, *draw, jump(target)), because)
+        yield Line("nat", chain, (*text, *draw), because, target)
 
 
 def endpoint_lines(port: ServicePort, dialect: Dialect, chain: str, endpoint: Endpoint) -> Iterator[Line]:
     """Hairpin traffic is masqueraded, all is translated. ``chain``: the endpoint's."""
     family = dialect.family
-    text = (comment(port.name, family),) if dialect.endpoint_comments else ()
+    text = (comment(port.name),) if dialect.endpoint_comments else ()
     because = endpoint_provenance(port, endpoint)
-    yield Line("nat", chain, (*text, source(endpoint.ip), jump(MARK_MASQ)), because)
+    yield Line("nat", chain, (*text, source(endpoint.ip)), because, MARK_MASQ)
     recent = (remember(chain, family),) if port.affinity is not None else ()
     translate = dnat(port.protocol, endpoint.ip, endpoint.port, endpoint.name, family)
     yield Line("nat", chain, (*text, *recent, translate), because)

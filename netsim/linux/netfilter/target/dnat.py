@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
+
+import msgspec
 
 from netsim.linux.netfilter.arguments import Arguments
 from netsim.linux.netfilter.base import Action, Environment, Nat, NatKind, Skb, Target
@@ -12,8 +13,8 @@ from netsim.linux.netfilter.target import _nat
 from netsim.packet.address import Family, IPAddress, ip
 
 
-@dataclass(frozen=True, slots=True)
-class Dnat(Target):
+# A struct like ``Rule``, and for the same reason: each endpoint of each Service has one.
+class Dnat(Target, msgspec.Struct, frozen=True, gc=False):
     """Models ``net/netfilter/xt_nat.c`` (Linux 6.1 and 6.18). Ports need a protocol that has them in the same rule."""
 
     name: ClassVar[str] = "DNAT"
