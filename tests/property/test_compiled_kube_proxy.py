@@ -112,7 +112,7 @@ def test_nodes_that_see_the_same_share_what_is_compiled() -> None:
             skb = buffer(towards("10.244.9.9", "10.96.0.7", 6, 80), ct_state=CtState.NEW)
             assert compare(engine, table, skb, World(Family.IPV4, Hook.PREROUTING, "nat", {}), serial, scope=name)
         faults.append(engine.faults - before)
-    assert faults[0] > 3
+    assert 0 < faults[0] <= 3, "a Service's endpoint chains come with its own"
     assert faults[1:] == [0, 0], "the second node finds all chains compiled"
 
 
