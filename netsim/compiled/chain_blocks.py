@@ -37,11 +37,12 @@ class _Long:
 
 
 class Draft(NamedTuple):
-    """A long chain before it has a place. ``lines`` (rules, LINE) uint32: without draws; LIST is 0 for what is behind."""
+    """A long chain before it has a place. ``block`` (1 + rules, LINE) uint32: a line for the header, still empty, and the
+    lines of the rules, without draws; LIST is 0 for what is behind."""
 
     lowered: list[Lowered]
     keyed: Keyed
-    lines: npt.NDArray[np.uint32]
+    block: npt.NDArray[np.uint32]
 
 
 class ChainBlocks:
@@ -80,17 +81,16 @@ class ChainBlocks:
 
     def long(self, chain: Chain, family: Family, policy: int, first: int, made: Draft) -> int:
         """The address of a chain with an index: header, then a line for each rule, with its constraints if they fit."""
-        lowered, keyed, lines = made
+        lowered, keyed, block = made
+        lines = block[1:]
         bare = np.flatnonzero((lines[:, p.META] & 0xFFFF) == 1 << 8)  # one constraint, and it is not pure
         for place, words in self._runs(lowered, bare.tolist()).items():
             lines[place, p.RUN] = self._code.add(words)
         index = self._indexer.index(keyed)
-        block = np.zeros((len(lines) + 1, p.LINE), np.uint32)
         at = self._code.reserve(block.size) + p.LINE
         own = np.flatnonzero((lines[:, p.LIST] == 0) & (lines[:, p.META] >> 8 & 0xFF > 0))
         lines[own, p.LIST] = at + p.LINE * own + p.RULE
         block[0, : p.HEADER] = len(lines) | policy, first, at, index
-        block[1:] = lines
         self._code.write(at - p.LINE, block)
         if len(chain.rules) >= _WORTH:
             earlier = self._earlier.setdefault((chain.name, family), [])
@@ -110,7 +110,7 @@ class ChainBlocks:
     def draft(self, lowered: list[Lowered]) -> Draft:
         """What a long chain is written from."""
         keyed = self._indexer.keyed([self._indexer.key(one.codes[: one.pure]) for one in lowered])
-        return Draft(lowered, keyed, self._lines(lowered))
+        return Draft(lowered, keyed, _headed(self._lines(lowered)))
 
     def successor(self, chain: Chain, family: Family, lower: Callable[[Rule], Lowered]) -> Draft | None:
         """The same for a chain most of whose rules are in an earlier long chain of its name; None if there is none."""
@@ -158,22 +158,25 @@ class ChainBlocks:
                 middle[place - head] = one
             return held[:head] + middle + held[after:]
 
-        def joined(held: Any, given: Any) -> Any:
+        def parts(held: Any, given: Any) -> tuple[Any, Any, Any]:
             middle = held[np.array(between, np.int64)]
             middle[np.array(fresh, np.int64) - head] = given
-            return np.concatenate((held[:head], middle, held[after:]))
+            return held[:head], middle, held[after:]
+
+        def joined(held: Any, given: Any) -> Any:
+            return np.concatenate(parts(held, given))
 
         lines = self._code.array[before.at : before.at + p.LINE * len(old)].reshape(len(old), p.LINE)
         behind = lines[:, p.LIST] == before.at + p.LINE * np.arange(len(old)) + p.RULE
-        lines = joined(lines, self._lines(new))
-        lines[:, p.RUN] = 0
-        lines[joined(behind, False), p.LIST] = 0
+        block = _headed(*parts(lines, self._lines(new)))
+        block[1:, p.RUN] = 0
+        block[1:][joined(behind, False), p.LIST] = 0
         keyed = Keyed(
             spliced(before.keyed.keys, keys.keys),
             joined(before.keyed.shapes, keys.shapes),
             joined(before.keyed.hashes, keys.hashes),
         )
-        return Draft(spliced(before.lowered, new), keyed, lines)
+        return Draft(spliced(before.lowered, new), keyed, block)
 
     def _runs(self, lowered: Sequence[Lowered], among: Iterable[int]) -> dict[int, list[int]]:
         """The runs of draws, rules in a row that hold nothing but one, by their first place: as words. ``among``: places
@@ -191,3 +194,11 @@ class ChainBlocks:
                 found[alone[0]] = words
             del alone[:length]
         return found
+
+
+def _headed(*lines: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """These lines behind an empty one."""
+    block = np.empty((1 + sum(map(len, lines)), p.LINE), np.uint32)
+    block[0] = 0
+    np.concatenate(lines, out=block[1:])
+    return block

@@ -95,9 +95,9 @@ class Cluster:
         events = tuple(events)
         services, slices = self.services, self.slices
         if any(isinstance(event.object, Service) for event in events):
-            services = dict(services)
+            services = services.copy()
         if any(isinstance(event.object, EndpointSlice) for event in events):
-            slices = dict(slices)
+            slices = slices.copy()
         for event in events:
             changed, gone = event.object, event.type == "DELETED"
             if isinstance(changed, Service):

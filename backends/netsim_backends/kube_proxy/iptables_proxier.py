@@ -45,13 +45,13 @@ class Proxier:
         self.same_node_hints = cluster.settings.kubernetes_version >= SAME_NODE_HINTS_SINCE
         loopback = NodePortAddresses.read(config.node_port_addresses, family).covers_loopback
         self.localhost_node_ports = family is Family.IPV4 and config.localhost_node_ports and loopback
-        self.ports: Mapping[Key, PortRules] = {}
-        self.specific: Mapping[Key, PortRules] = {}
-        self.ranged: Mapping[Key, PortRules] = {}
+        self.ports: dict[Key, PortRules] = {}
+        self.specific: dict[Key, PortRules] = {}
+        self.ranged: dict[Key, PortRules] = {}
         self.changed: Set[Key] = set()
         self.endpoints = 0  # in all
         self.dialect = self._dialect()
-        self._of_service: Mapping[Service, tuple[Key, ...]] = {}
+        self._of_service: dict[Service, tuple[Key, ...]] = {}
         self._shared: dict[object, Mapping[Where, SharedChain]] = {}
         self._without_services: dict[object, Mapping[Where, SharedChain]] = {}
         # Whose chains they are follows from their names alone: what is noted once holds for all generations.
@@ -197,12 +197,12 @@ def _spliced(
     }
 
 
-def _replaced(held: Mapping[K, V], gone: Iterable[K], fresh: Mapping[K, V]) -> Mapping[K, V]:
+def _replaced(held: dict[K, V], gone: Iterable[K], fresh: Mapping[K, V]) -> dict[K, V]:
     """Without what is gone, with what is fresh; ``held`` itself if that changes nothing."""
     gone = [key for key in gone if key in held and key not in fresh]
     if not gone and all(held.get(key) == value for key, value in fresh.items()):
         return held
-    made = dict(held)  # much quicker than to put the items into another dict one by one
+    made = held.copy()  # much quicker than to put the items into another dict one by one
     made.update(fresh)
     for key in gone:
         del made[key]
