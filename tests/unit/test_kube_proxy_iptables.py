@@ -13,6 +13,7 @@ from netsim.linux.netfilter.text import print_save
 from netsim.linux.network import Namespace
 from netsim.packet.address import Family
 from netsim_backends.kube_proxy import IPTABLES, IptablesBackend, restore_document
+from netsim_backends.kube_proxy.iptables_line import option
 from netsim_backends.kube_proxy.names import service_hash
 from tests.support.kube_proxy_clusters import UNDERLAY, cluster, endpoint, endpoint_slice, node, port, service
 
@@ -368,3 +369,8 @@ def test_every_rule_says_why_it_exists() -> None:
     }
     assert "" not in because
     assert {"Service shop/web", "Service shop/web, endpoint 10.244.1.7:8080"} <= because
+
+
+def test_options_that_jump_to_a_chain_are_refused_rather_than_lost() -> None:
+    with pytest.raises(ValueError, match="-j KUBE-MARK-MASQ: a line says by itself where it jumps to"):
+        option("-m addrtype --src-type LOCAL -j KUBE-MARK-MASQ", Family.IPV4)
