@@ -88,9 +88,21 @@ def _source(flight: Flight) -> IPAddress | None:
 
 
 def _own(flight: Flight, address: IPAddress) -> bool:
-    """Is it ours? An IPv6 address of host or link scope only on the device that it came in by (``ipv6_chk_addr``)."""
+    """Is it ours, if only with other routers (``ipv6_chk_acast_addr_src``)? An IPv6 address of host or link scope only on
+    the device that it came in by (``ipv6_chk_addr``)."""
     near = address.version == 6 and (address.is_loopback or address.is_link_local)
-    return flight.scene.fib.address_type(address, flight.skb.iif if near else None) == "LOCAL"
+    return flight.scene.fib.address_type(address, flight.skb.iif if near else None) in ("LOCAL", "ANYCAST")
+
+
+def _of_any_router(flight: Flight, address: IPAddress) -> bool:
+    """Is it the address that all routers of a subnet share? No ICMPv6 error goes there (``ipv6_anycast_destination``;
+    net.ipv6.icmp.error_anycast_as_unicast is off)."""
+    found = flight.scene.fib.lookup(address)
+    if address.version == 4 or found.route is None:
+        return False
+    subnet = found.route.destination
+    first = found.gateway is None and subnet.prefixlen < 127 and subnet.network_address == address
+    return found.type is RouteType.ANYCAST or first
 
 
 def _to_nobody(flight: Flight) -> Packet:
@@ -112,7 +124,7 @@ def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 
         return
     if packet.src.is_unspecified and flight.family is Family.IPV4:
         packet = _to_nobody(flight)
-    if not error_allowed(packet) or _broadcast(flight):
+    if not error_allowed(packet) or _broadcast(flight) or _of_any_router(flight, packet.src):
         return
     source = packet.src if packet is not flight.packet else _source(flight)
     if source is None:
