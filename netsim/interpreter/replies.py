@@ -135,7 +135,8 @@ def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 
 
 
 def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError) -> None:
-    """Start the journey of an answer made here; it belongs to the offender's connection (``nf_ct_attach``)."""
+    """Send an answer made here, as far as a device takes it, before anything else happens (``icmp_send``); it belongs to
+    the offender's connection (``nf_ct_attach``)."""
     if flight.answering:
         return  # icmp_xmit_lock: an error causes no other, not even as a tunnel's packet, before some device has queued it
     if len((flight.journey.cause or flight.journey).errors) >= _MOST_ERRORS:
@@ -150,7 +151,7 @@ def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError)
         attach(answer, entry, not flight.skb.ct_reply)
     elif entry is not None:  # a reset: RELATED too, and otherwise a packet of the connection like any other
         answer.skb.ct, answer.skb.ct_reply, answer.skb.ct_state = entry, not flight.skb.ct_reply, CtState.RELATED
-    machine.later(egress.local_out, answer)
+    egress.local_out(machine, answer)
 
 
 def _one_host(address: IPAddress) -> bool:
@@ -191,4 +192,4 @@ def _reset(machine: Machine, flight: Flight) -> None:
         answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
         ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
         frame = Frame(flight.frame_dst, flight.frame_src, message, ethertype)
-        machine.later(egress.transmit, answer, port, frame)
+        egress.transmit(machine, answer, port, frame)
