@@ -19,7 +19,7 @@ HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3
 TTL_EXCEEDED = (11, 0)
 _ERROR_BURST, _ERROR_COST = 5.0, 1.0  # seconds: net.ipv4.route.error_burst and .error_cost, for a whole machine
 _MOST_ERRORS = 64  # that one packet may cause, with those that they cause in turn
-LOCALHOST = ip("127.0.0.1")
+NOBODY, LOCALHOST = ip("0.0.0.0"), ip("127.0.0.1")
 _REJECT_WITH = {
     "icmp-net-unreachable": (3, 0),
     "icmp-host-unreachable": (3, 1),
@@ -162,6 +162,18 @@ def _one_host(address: IPAddress) -> bool:
     return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped is not None)
 
 
+def _way_back(flight: Flight) -> bool:
+    """Does routing know where a reset would go (``ip_route_me_harder``, ``nf_send_reset6``)? What is for 0.0.0.0 it takes
+    to be for the host itself (``ip_route_output_key_hash_rcu``)."""
+    packet, scene = flight.packet, flight.scene
+    if packet.src == NOBODY:
+        return True
+    if packet.src == egress.EVERYBODY:
+        return egress.to_everybody(scene, packet.dst).ok
+    src = None if scene.fib.address_type(packet.dst) == "BROADCAST" else packet.dst
+    return scene.fib.lookup(packet.src, src=src).ok
+
+
 def _reset(machine: Machine, flight: Flight) -> None:
     packet = flight.packet
     body = packet.body
@@ -175,9 +187,7 @@ def _reset(machine: Machine, flight: Flight) -> None:
         length = len(body.payload) + bool(body.flags & TcpFlag.SYN) + bool(body.flags & TcpFlag.FIN)
         acknowledged = (body.seq + length) & 0xFFFFFFFF
         reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
-    scene = flight.scene
-    back = egress.to_everybody(scene, packet.dst) if packet.src == egress.EVERYBODY else scene.fib.lookup(packet.src)
-    if not back.ok:
+    if not _way_back(flight):
         return
     entry = flight.skb.ct
     if entry is not None and entry.confirmed and entry.tcp is not None:  # nf_conntrack_tcp_set_closing
