@@ -305,8 +305,8 @@ class Lowering:
     def _recent(self, match: Recent) -> Code:
         number = self.pools.note_recent(match, self.family)
         mode = {"rcheck": p.RCHECK, "update": p.UPDATE, "set": p.SET}.get(match.mode)
-        if mode is None or match.mask or match.hitcount > 1:
-            return self._opaque(f"recent --{match.mode} with --hitcount or --mask")
+        if mode is None or match.mask or match.hitcount > 1 or (match.negated and match.mode == "update"):
+            return self._opaque(f"recent --{match.mode} with --hitcount, --mask or !")
         column = r.DST if match.by_destination else r.SRC
         return p.RECENT, column, int(match.negated), mode, number, match.seconds
 

@@ -28,6 +28,7 @@ from netsim.packet.model import BROADCAST_MAC, ETH_IPV4, ETH_IPV6, Frame, Packet
 
 UNREACHABLE = Disposition.UNREACHABLE
 EVERYBODY = ip("255.255.255.255")
+_OURS = (RouteType.LOCAL, RouteType.ANYCAST)  # ip6_rt_get_dev_rcu; IPv4 has no such addresses
 
 
 def local_out(machine: Machine, flight: Flight) -> None:
@@ -105,7 +106,7 @@ def _take(machine: Machine, flight: Flight, found: FibResult) -> None:
 
 
 def _device(found: FibResult | None) -> str | None:
-    return None if found is None else "lo" if found.type is RouteType.LOCAL else found.device
+    return None if found is None else "lo" if found.type in _OURS else found.device
 
 
 def reroute(machine: Machine, flight: Flight) -> bool:

@@ -108,9 +108,15 @@ def _table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:
         return False
     after = flight.packet
     changed = (before.src, before.dst, before.tos, mark) != (after.src, after.dst, after.tos, flight.skb.mark)
-    if hook is Hook.OUTPUT and table.name == "mangle" and changed:
+    if hook is Hook.OUTPUT and table.name == "mangle" and changed and _heeds_changes(flight, ended):
         return egress.reroute(machine, flight)
     return True
+
+
+def _heeds_changes(flight: Flight, ended: Walk) -> bool:
+    """nf_tables looks for what rules have changed only if they accept (``nf_route_table_hook4``); the tables of
+    ``ipt_mangle_out`` do for a queue, too."""
+    return ended.action is not Verdict.QUEUE or not flight.scene.namespace.rulesets[flight.family].nft
 
 
 def _nat_table(machine: Machine, flight: Flight, hook: Hook, table: Table) -> bool:

@@ -19,7 +19,7 @@ HOST_UNREACHABLE, NET_UNREACHABLE, FRAGMENTATION_NEEDED, PROHIBITED = (3, 1), (3
 TTL_EXCEEDED = (11, 0)
 _ERROR_BURST, _ERROR_COST = 5.0, 1.0  # seconds: net.ipv4.route.error_burst and .error_cost, for a whole machine
 _MOST_ERRORS = 64  # that one packet may cause, with those that they cause in turn
-LOCALHOST = ip("127.0.0.1")
+NOBODY, LOCALHOST = ip("0.0.0.0"), ip("127.0.0.1")
 _REJECT_WITH = {
     "icmp-net-unreachable": (3, 0),
     "icmp-host-unreachable": (3, 1),
@@ -88,9 +88,21 @@ def _source(flight: Flight) -> IPAddress | None:
 
 
 def _own(flight: Flight, address: IPAddress) -> bool:
-    """Is it ours? An IPv6 address of host or link scope only on the device that it came in by (``ipv6_chk_addr``)."""
+    """Is it ours, if only with other routers (``ipv6_chk_acast_addr_src``)? An IPv6 address of host or link scope only on
+    the device that it came in by (``ipv6_chk_addr``)."""
     near = address.version == 6 and (address.is_loopback or address.is_link_local)
-    return flight.scene.fib.address_type(address, flight.skb.iif if near else None) == "LOCAL"
+    return flight.scene.fib.address_type(address, flight.skb.iif if near else None) in ("LOCAL", "ANYCAST")
+
+
+def _of_any_router(flight: Flight, address: IPAddress) -> bool:
+    """Is it the address that all routers of a subnet share? No ICMPv6 error goes there (``ipv6_anycast_destination``;
+    net.ipv6.icmp.error_anycast_as_unicast is off)."""
+    found = flight.scene.fib.lookup(address)
+    if address.version == 4 or found.route is None:
+        return False
+    subnet = found.route.destination
+    first = found.gateway is None and subnet.prefixlen < 127 and subnet.network_address == address
+    return found.type is RouteType.ANYCAST or first
 
 
 def _to_nobody(flight: Flight) -> Packet:
@@ -112,7 +124,7 @@ def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 
         return
     if packet.src.is_unspecified and flight.family is Family.IPV4:
         packet = _to_nobody(flight)
-    if not error_allowed(packet) or _broadcast(flight):
+    if not error_allowed(packet) or _broadcast(flight) or _of_any_router(flight, packet.src):
         return
     source = packet.src if packet is not flight.packet else _source(flight)
     if source is None:
@@ -123,7 +135,8 @@ def _send(machine: Machine, flight: Flight, kind: int, code: int, *, mtu: int = 
 
 
 def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError) -> None:
-    """Start the journey of an answer made here; it belongs to the offender's connection (``nf_ct_attach``)."""
+    """Send an answer made here, as far as a device takes it, before anything else happens (``icmp_send``); it belongs to
+    the offender's connection (``nf_ct_attach``)."""
     if flight.answering:
         return  # icmp_xmit_lock: an error causes no other, not even as a tunnel's packet, before some device has queued it
     if len((flight.journey.cause or flight.journey).errors) >= _MOST_ERRORS:
@@ -138,7 +151,7 @@ def launch(machine: Machine, flight: Flight, message: Packet, record: IcmpError)
         attach(answer, entry, not flight.skb.ct_reply)
     elif entry is not None:  # a reset: RELATED too, and otherwise a packet of the connection like any other
         answer.skb.ct, answer.skb.ct_reply, answer.skb.ct_state = entry, not flight.skb.ct_reply, CtState.RELATED
-    machine.later(egress.local_out, answer)
+    egress.local_out(machine, answer)
 
 
 def _one_host(address: IPAddress) -> bool:
@@ -147,6 +160,18 @@ def _one_host(address: IPAddress) -> bool:
     if address.version == 4:
         return True
     return not (address.is_unspecified or address.is_multicast or address.ipv4_mapped is not None)
+
+
+def _way_back(flight: Flight) -> bool:
+    """Does routing know where a reset would go (``ip_route_me_harder``, ``nf_send_reset6``)? What is for 0.0.0.0 it takes
+    to be for the host itself (``ip_route_output_key_hash_rcu``)."""
+    packet, scene = flight.packet, flight.scene
+    if packet.src == NOBODY:
+        return True
+    if packet.src == egress.EVERYBODY:
+        return egress.to_everybody(scene, packet.dst).ok
+    src = None if scene.fib.address_type(packet.dst) == "BROADCAST" else packet.dst
+    return scene.fib.lookup(packet.src, src=src).ok
 
 
 def _reset(machine: Machine, flight: Flight) -> None:
@@ -162,9 +187,7 @@ def _reset(machine: Machine, flight: Flight) -> None:
         length = len(body.payload) + bool(body.flags & TcpFlag.SYN) + bool(body.flags & TcpFlag.FIN)
         acknowledged = (body.seq + length) & 0xFFFFFFFF
         reset = Tcp(body.dport, body.sport, TcpFlag.RST | TcpFlag.ACK, ack=acknowledged, window=0)
-    scene = flight.scene
-    back = egress.to_everybody(scene, packet.dst) if packet.src == egress.EVERYBODY else scene.fib.lookup(packet.src)
-    if not back.ok:
+    if not _way_back(flight):
         return
     entry = flight.skb.ct
     if entry is not None and entry.confirmed and entry.tcp is not None:  # nf_conntrack_tcp_set_closing
@@ -179,4 +202,4 @@ def _reset(machine: Machine, flight: Flight) -> None:
         answer = Flight(flight.scene, machine.hop(journey, flight.scene, None), journey, Skb(message), local=True)
         ethertype = ETH_IPV4 if flight.family is Family.IPV4 else ETH_IPV6
         frame = Frame(flight.frame_dst, flight.frame_src, message, ethertype)
-        machine.later(egress.transmit, answer, port, frame)
+        egress.transmit(machine, answer, port, frame)

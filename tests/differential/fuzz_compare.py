@@ -102,6 +102,7 @@ def _payload(data: bytes | Packet | Vxlan) -> str:
 
 
 # -- connections and counters --------------------------------------------------------------------------------------------
+_DRAWN = re.compile(r"(.* (?:dport|id)=)\d+( .*)")  # the last: to whom replies come
 _DROPPED = re.compile(r"^ipv[46]\s+\d+\s+|\s(zone|use|secctx)=\S+|\s\[OFFLOAD\]")
 
 
@@ -121,14 +122,14 @@ def _plain(word: str) -> str:
 
 
 def own_connections(state: State, told: Iterable[str]) -> list[str]:
-    """As ``kernel_connections``. A port that the kernel drew and that no packet showed is taken from what it ``told``."""
+    """As ``kernel_connections``. A port, or the id of an echo, that the kernel drew and that no packet showed is taken from
+    what it ``told``."""
     lines, told = [], list(told)
     for entry in state.of("R").conntrack.entries():
         if entry.expires > state.now:
             line = _entry(entry)
-            head, port, rest = line.rpartition("dport=") if entry.port_drawn else (line, "", "")
-            tail = rest.partition(" ")[2]
-            same = [one for one in told if port and one.startswith(head + port) and one.endswith(tail)]
+            drawn = _DRAWN.fullmatch(line) if entry.port_drawn else None
+            same = [one for one in told if drawn and one.startswith(drawn[1]) and one.endswith(drawn[2])]
             lines.append(same[0] if same and line not in told else line)
     return sorted(lines)
 

@@ -120,7 +120,7 @@ class Traffic:
         """What a raw socket bound to one of R's addresses sends."""
         rng, plan = self.rng, self.plan
         src = rng.choice([plan.own["a0"], plan.own["b0"], plan.own["br0"]])
-        odd = [one for one in plan.odd_targets if one.startswith(("10.66", "255", "fd00:66", "172.", "2001"))]
+        odd = [one for one in plan.odd_targets if one.startswith(("10.66", "255", "fd00:66", "fd00:3", "172.", "2001"))]
         known = [*plan.hosts.values(), plan.service, *plan.far, plan.own["b0"], plan.own["br0"]]
         target = rng.choice([*known, *odd])
         packet = replace(self._packet(ip(src), ip(target), rng.choice((8, 8, 600))), dont_fragment=False)

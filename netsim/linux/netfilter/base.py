@@ -132,6 +132,7 @@ class Verdict(enum.Enum):
     DROP = "DROP"
     RETURN = "RETURN"
     CONTINUE = "CONTINUE"  # a target that only changes the packet, or counts
+    QUEUE = "QUEUE"  # for user space, where nobody listens: on to the next table, but not as accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class Recent(Match):
             # like the kernel, "seconds ago" counts stamps not older than now - seconds
             fresh = sum(1 for stamp in stamps if not self.seconds or env.now - self.seconds <= stamp)
             found = fresh >= max(self.hitcount, 1)
-            if self.mode == "update" and found:
+            if self.mode == "update" and found != self.negated:  # of "! --update", what is not seen often enough
                 seen.setdefault(address, stamps).append(env.now)
         return found != self.negated
 

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 from netsim.linux.netfilter.arguments import Arguments
 from netsim.linux.netfilter.base import Action, Environment, Skb, Target, Verdict
-from netsim.linux.netfilter.lowering import Effect
+from netsim.linux.netfilter.lowering import Effect, Opaque
 from netsim.packet.address import Family
 
 
 @dataclass(frozen=True, slots=True)
 class NfQueue(Target):
     """Models revision 3 of ``net/netfilter/xt_NFQUEUE.c`` and ``nf_queue`` (Linux 6.1 and 6.18). Nobody listens: the
-    packet is dropped or, with ``bypass``, goes on behind this table as if accepted."""
+    packet is dropped or, with ``bypass``, goes on behind this table."""
 
     name: ClassVar[str] = "NFQUEUE"
     options: ClassVar[dict[str, int]] = {
@@ -50,10 +50,10 @@ class NfQueue(Target):
         return f"{text} --queue-cpu-fanout" if self.fanout else text
 
     def apply(self, skb: Skb, env: Environment) -> Action:
-        return Verdict.ACCEPT if self.bypass else Verdict.DROP
+        return Verdict.QUEUE if self.bypass else Verdict.DROP
 
     def lower(self) -> Any:
-        return Effect("verdict", Verdict.ACCEPT if self.bypass else Verdict.DROP)
+        return Opaque("NFQUEUE is passed by") if self.bypass else Effect("verdict", Verdict.DROP)
 
     @classmethod
     def strategy(cls, family: Family) -> Any:
