@@ -283,6 +283,8 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     hot, cold = s.hot[flow], s.cold[flow]
     if e.o.cache[0] == 0 or j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
+    if r[rg.VARIES] or j[jn.DEPTH] != 0:
+        return 0  # others may be told something else; or it left in its tunnel, and records know what is inside alone
     if x.out[3] == 0:
         return 0  # the tunnel's entry was new: its next packets pass fewer rules
     own, far = (hot["end1"], hot["end0"]) if direction else (hot["end0"], hot["end1"])

@@ -25,6 +25,7 @@ from netsim.linux.netfilter.match.recent import Recent
 from netsim.linux.netfilter.rule import Chain, Rule
 from netsim.linux.netfilter.target.connmark import ConnMark
 from netsim.packet.address import Family, IPNetwork
+from netsim.packet.model import TcpFlag
 
 Code = tuple[int, int, int, int, int, int]  # kind, column, negated, mode, a, b
 
@@ -59,6 +60,7 @@ class Lowered(msgspec.Struct, frozen=True, gc=False):
     pure: int  # how many of them, from the first one on, are pure
     action: int
     argument: int
+    varies: bool  # another packet of the same flow may be told something else
 
 
 class _Tail(NamedTuple):
@@ -69,9 +71,20 @@ class _Tail(NamedTuple):
     having: tuple[Code, ...]
     rest: tuple[Code, ...]
     pure: int
+    varies: bool
 
 
-_NOTHING_MORE = _Tail(None, (), (), 0)
+_NOTHING_MORE = _Tail(None, (), (), 0, False)
+
+
+def _varies(code: Code) -> bool:
+    """May two packets of one flow, neither of which begins or ends it, be told different things by this constraint?"""
+    kind, column, _, _, _, mask = code
+    if kind == p.RECENT:
+        return True
+    if kind >= _FIRST_IMPURE or kind in (p.HAVING, p.NEVER):
+        return False
+    return column in (r.TTL, r.LENGTH) or (column == r.TCP_FLAGS and (kind != p.MASKED or mask & TcpFlag.PSH != 0))
 
 
 class Pools:
@@ -189,7 +202,7 @@ class Lowering:
 
     def rule(self, rule: Rule) -> Lowered:
         matches = rule.matches
-        _, having, codes, pure = self._tail(matches) if matches else _NOTHING_MORE
+        _, having, codes, pure, varies = self._tail(matches) if matches else _NOTHING_MORE
         header = self._header(rule)
         if header:
             codes = header + codes
@@ -205,7 +218,7 @@ class Lowering:
             action, argument = p.GO_ON, 0
         if len(codes) > 255:
             codes, pure = (self._opaque("more than 255 constraints in a rule"),), 0
-        return Lowered(codes, pure, action, argument)
+        return Lowered(codes, pure, action, argument, varies)
 
     def _header(self, rule: Rule) -> tuple[Code, ...]:
         codes: tuple[Code, ...] = ()
@@ -264,7 +277,8 @@ class Lowering:
                 need |= code[4]
         pure = [code for code in codes[:end] if code[0] != p.HAVING]
         having = ((p.HAVING, r.HAS, 0, 0, need, 0),) if need else ()
-        return _Tail(matches[0], having, (*pure, *codes[end:]), len(having) + len(pure))
+        varies = any(map(_varies, codes))
+        return _Tail(matches[0], having, (*pure, *codes[end:]), len(having) + len(pure), varies)
 
     def _constraint(self, constraint: Constraint | Opaque, match: Match) -> Iterator[Code]:
         if isinstance(constraint, Opaque):

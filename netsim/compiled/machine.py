@@ -256,11 +256,10 @@ def _unreachable(e: Any, x: Any, kind: Int) -> Int:
     was told too often (``told_table``). An error is the interpreter's to send."""
     r, j = x.r, x.j
     ns = j[jn.NS]
-    silent = kind == BLACKHOLE or not forwarding(e.f, ns, np.int64(r[rg.FAMILY]))
-    error = kind == NO_ROUTE or kind == UNREACHABLE or kind == PROHIBIT
-    if r[rg.FAMILY] == 6 or j[jn.DEPTH] != 0 or r[rg.DST] >> 28 == 14 or not (silent or error):
+    refused = kind == NO_ROUTE or kind == BLACKHOLE or kind == UNREACHABLE or kind == PROHIBIT
+    if r[rg.FAMILY] == 6 or j[jn.DEPTH] != 0 or r[rg.DST] >> 28 == 14 or not refused:
         return bail(x, jn.R_ROUTE)
-    if not silent:
+    if kind != BLACKHOLE and forwarding(e.f, ns, np.int64(4)):
         place = told_place(e.told, ns, np.int64(r[rg.SRC]))
         row = e.told[place]
         allowance = min(_ERROR_BURST, np.int64(row["allowance"]) + j[jn.NOW] - np.int64(row["when"]))

@@ -8,7 +8,7 @@ The first packet of a flow walks four to ten chains that few other packets share
 it touches: each one that is not in the core's own cache takes as long as a hundred instructions. Hence everything is in one
 array of 32-bit words, ``code``, where what is read together lies together, at word addresses (0: nothing):
 
-    chain   rules: count | policy << 31 · number of the first rule · address of the rules · address of the index
+    chain   count | varies << 30 | policy << 31 · number of the first rule · address of the rules · address of the index
     rule    address of the draws it begins · pure | all << 8 | action << 16 · argument · address of the constraints
     constraint   kind | column << 8 | negated << 16 | mode << 24 · a [· b]
     index   groups, how many · the rest, as the value of a slot; then 8 words a group:
@@ -91,6 +91,7 @@ HEADER, RULE = 4, 4  # words of a chain's header, and of a rule in a short chain
 RUN, META, ARGUMENT, LIST = range(4)  # words of a rule
 GROUP = 8
 POLICY_DROP = 1 << 31
+VARIES = 1 << 30  # a rule asks what differs between the packets of a flow: TTL, length, PSH, the time in a recent list
 
 # Kinds of groups, modes of parts, modes of RECENT.
 BY_HASH, BY_INTERVAL = range(2)

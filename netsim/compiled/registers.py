@@ -33,7 +33,8 @@ FAULT_A, FAULT_B = 27, 28  # what is missing, when a walk or look-up answers FAU
 SERIAL = 29  # low 32 bits of the packet's serial number, the key of its draws
 FRAGMENT = 30  # where the fragment begins in its packet, in bytes; 0 for first fragments and whole packets
 PLANNED = 31  # how many entries of the ``planned`` scratch are in use
-SIZE = 32
+VARIES = 32  # 1: a chain on the way asks what differs between packets of one flow (``programs.VARIES``)
+SIZE = 33
 
 # What ends a walk. The low byte of its answer; the rest is an argument.
 ACCEPT, DROP, NAT, REJECT, BAIL, FAULT = 0, 1, 2, 3, 4, 5

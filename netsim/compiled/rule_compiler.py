@@ -373,6 +373,8 @@ class RuleCompiler:
     def _write(self, chain: Chain, family: Family, made: list[Lowered] | Draft) -> int:
         """Give a chain words and a place in ``_sources``: that place."""
         policy = p.POLICY_DROP if chain.policy is Verdict.DROP else 0
+        if any(one.varies for one in (made.lowered if isinstance(made, Draft) else made)):
+            policy |= p.VARIES
         first, rules, place = self._rules, len(chain.rules), len(self._sources)
         if rules >= FROM and not isinstance(made, Draft) and sum([one.pure > 0 for one in made]) >= FROM:
             made = self._blocks.draft(made)

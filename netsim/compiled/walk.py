@@ -20,7 +20,7 @@ from netsim.compiled.recent_table import last_seen
 _NO, _YES, _TYPES_MISSING, _STALE, _SET_MISSING = range(5)
 _DEEPEST = 1024
 _BYTE, _FLAG = np.uint32(0xFF), np.uint32(1)
-_COUNT = np.uint32(0x7FFFFFFF)
+_COUNT, _30 = np.uint32(0x3FFFFFFF), np.uint32(30)
 _ZERO, _ONE, _8, _16, _24, _31 = U(0), U(1), np.uint32(8), np.uint32(16), np.uint32(24), np.uint32(31)
 _32, _64, _128 = U(32), U(64), U(128)
 _LOW = U(0xFFFFFFFF)
@@ -367,6 +367,7 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
     while True:
         count, index, rules = _I(code[chain] & _COUNT), _I(code[chain + 3]), _I(code[chain + 2])
         place = at
+        R[r.VARIES] |= (code[chain] >> _30) & _FLAG
         if index != 0:
             place = _search(code, P.name_bits, words, R, index, rules, count, at)
         else:

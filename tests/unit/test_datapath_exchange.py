@@ -111,3 +111,48 @@ def test_what_comes_after_an_error_takes_the_fast_path_again(target: str, ttl: i
     assert INTERPRETED not in talk.how[-2:]
     assert talk.how[-1] == FAST
     assert talk.twins.states() == []
+
+
+VARYING = (
+    "-p udp -m length --length 40:60",
+    "-m ttl --ttl-lt 60",
+    "-p tcp --tcp-flags PSH PSH",
+    "-p tcp --tcp-flags SYN,RST SYN",
+    "-m recent --name L --rcheck --seconds 3",
+    "-m recent --name L --set",
+)
+parts = st.tuples(
+    st.sampled_from((b"", b"1234567890" * 3)), st.sampled_from((64, 60)), st.booleans(), st.sampled_from((1, 2_500))
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(VARYING), min_size=1, max_size=3, unique=True),
+    st.sampled_from((Proto.UDP, Proto.TCP)),
+    st.lists(parts, min_size=4, max_size=12),
+)
+def test_rules_that_tell_packets_of_a_flow_apart_are_asked_for_each(
+    rules: list[str], proto: Proto, sent: list[tuple[bytes, int, bool, int]]
+) -> None:
+    twins, now, seq = Twins(cluster("\n".join(f"filter -A FORWARD {rule}" for rule in rules)), 3), 0, 8
+    client, server = ("p12", "10.244.1.2", 4000), ("p23", "10.244.2.3", 80)
+
+    def send(one: tuple[str, str, int], other: tuple[str, str, int], body: Udp | Tcp, ttl: int, pause: int) -> None:
+        nonlocal now
+        now += 1000 * pause
+        packet = Packet(ip(one[1]), ip(other[1]), proto, body, ttl=ttl)
+        assert twins.send(now, LocalOrigin(f"pod/{one[0]}"), packet) == []
+
+    if proto is Proto.TCP:
+        send(client, server, Tcp(4000, 80, SYN, seq=7), 64, 1)
+        send(server, client, Tcp(80, 4000, SYN | ACK, seq=100, ack=8), 64, 1)
+    else:
+        send(client, server, Udp(4000, 80), 64, 1)
+        send(server, client, Udp(80, 4000), 64, 2_500)
+    for payload, ttl, pushed, pause in sent:
+        flags = ACK | TcpFlag.PSH if pushed else ACK
+        body = Udp(4000, 80, payload) if proto is Proto.UDP else Tcp(4000, 80, flags, seq=seq, ack=101, payload=payload)
+        seq += len(payload)
+        send(client, server, body, ttl, pause)
+    assert twins.states() == []
