@@ -139,6 +139,10 @@ def track(e: Any, x: Any) -> Int:
         return bail(x, jn.R_LOOP)
     proto = np.int64(r[rg.PROTO])
     src, dst, ports = np.int64(r[rg.SRC]), np.int64(r[rg.DST]), ports_of(r)
+    if src == dst and proto != _ICMP and proto != _ICMPV6 and ports >> 16 == ports & 0xFFFF:
+        return bail(
+            x, jn.R_KIND
+        )  # to itself, from the very port: its tuple is that of its replies, which are found first
     now = j[jn.NOW]
     stop = x.stops[j[jn.STOPS]]
     stop["ns"], stop["proto"] = ns, proto

@@ -113,6 +113,14 @@ def test_what_comes_after_an_error_takes_the_fast_path_again(target: str, ttl: i
     assert talk.twins.states() == []
 
 
+def test_a_packet_to_itself_is_a_reply_from_the_second_on() -> None:
+    twins = Twins(cluster(), 3)
+    for number in range(4):
+        packet = Packet(ip("192.168.56.11"), ip("192.168.56.11"), Proto.UDP, Udp(9003, 9003))
+        assert twins.send(1_000_000 * number, LocalOrigin("node/n1"), packet) == []
+        assert twins.states() == []
+
+
 VARYING = (
     "-p udp -m length --length 40:60",
     "-m ttl --ttl-lt 60",
