@@ -97,6 +97,10 @@ class RecentTable:
         used: npt.NDArray[Any] = slots[(slots["used"] != 0) & (slots["stamp"] > -np.inf)]
         return used
 
+    def clear(self) -> None:
+        """All lists are empty. (Slots stay, as in ``forget``.)"""
+        self.recent.slots["stamp"] = -np.inf
+
     def forget(self, lists: Collection[int], namespace: int | None = None) -> None:
         """These lists are empty, in one namespace or in all. (Their slots stay, with a stamp that is as good as none.)"""
         slots = self.recent.slots

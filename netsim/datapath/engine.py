@@ -413,14 +413,25 @@ class Datapath:
                     self.interpreted_bytes[key] += length
 
     def _lend_recent(self) -> None:
-        """The interpreter sees the lists of ``-m recent`` as they are now."""
+        """The interpreter sees the lists of ``-m recent`` as they are now. Tables keep an address's last stamp; where no
+        kernel has added one, the interpreter still has those before it."""
         if not int(self.recent.recent.count[0]):
             return
         lists = self.recent.lists(self.rules.recent_name, self.addresses.address)
-        for number, held in lists.items():
-            self.state.of(self.world.name(number)).recent = held
+        for number in lists:
+            self.state.of(self.world.name(number))
+        for name, held in self.state.namespaces.items():
+            now = lists.get(self.world.number(name), {})
+            for text, seen in now.items():
+                before = held.recent.get(text, {})
+                for address, stamps in seen.items():
+                    if before.get(address, [])[-1:] == stamps:
+                        seen[address] = before[address]
+            held.recent = now
 
     def _take_recent(self) -> None:
+        """The lists as the interpreter leaves them; what it has removed is gone."""
+        self.recent.clear()
         for name, held in self.state.namespaces.items():
             if held.recent:
                 self.recent.load(self.world.number(name), held.recent, self.rules.recent_list, self.addresses.handle)

@@ -121,6 +121,27 @@ def test_a_packet_to_itself_is_a_reply_from_the_second_on() -> None:
         assert twins.states() == []
 
 
+REMEMBERING = """
+filter -A FORWARD -p udp --dport 1 -m recent --name L --set
+filter -A FORWARD -p udp --dport 2 -m recent --name L --remove
+filter -A FORWARD -p udp --dport 3 -m recent --name L --rcheck -j DROP
+filter -A FORWARD -p udp --dport 4 -m recent --name L --update --seconds 2
+filter -A FORWARD -p udp --dport 5 -m recent --name M --set
+filter -A FORWARD -p udp --dport 6 -m recent --name M --rcheck --hitcount 3 -j DROP
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(("p12", "p13")), st.sampled_from((1, 900))), max_size=30))
+def test_lists_of_recent_are_the_same_for_kernels_and_interpreter(taken: list[tuple[int, str, int]]) -> None:
+    twins, now = Twins(cluster(REMEMBERING), 3), 0
+    for number, (port, pod, pause) in enumerate(taken):
+        now += 1000 * pause
+        packet = Packet(ip(f"10.244.1.{pod[2]}"), ip("10.244.2.2"), Proto.UDP, Udp(5000 + number, port))
+        assert twins.send(now, LocalOrigin(f"pod/{pod}"), packet) == []
+        assert twins.states() == []
+
+
 VARYING = (
     "-p udp -m length --length 40:60",
     "-m ttl --ttl-lt 60",
