@@ -302,6 +302,8 @@ def _one_way(entries: Sequence[Entry]) -> tuple[Tuple, Tuple, int] | None:
     nat_at = translating[0] if translating else len(entries)
     if len(entries) > 3 or len(translating) > 1 or one.proto not in _FROZEN:
         return None
+    if one.proto in (Proto.ICMP, Proto.ICMPV6) and one.sport != other.sport:
+        return None  # kernels do not translate an echo's identifier
     if first.mark or first.zone or first.port_drawn or first.expected or first.dying or not first.confirmed:
         return None
     for place, entry in enumerate(entries):
