@@ -58,7 +58,7 @@ def test_clusters(name: str) -> None:
     assert total.share("fast") > 0.05, str(total)
 
 
-# What the long run has found, as long as worlds are drawn as they were then. Each is pinned by a test of its own, too.
+# What the long run has found, for as long as worlds are drawn as they were then.
 ONCE_DIFFERENT = {
     (Family.IPV4, 5000021): "left in its tunnel",
     (Family.IPV4, 5000024): "a broadcast where nothing is forwarded",
