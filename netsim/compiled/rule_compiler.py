@@ -18,12 +18,13 @@ from netsim.compiled import programs as p
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.chain_blocks import ChainBlocks, Draft
 from netsim.compiled.chain_index import FROM, ChainIndexer
-from netsim.compiled.ipset_tables import SetCompiler
+from netsim.compiled.ipset_tables import UNKNOWN, SetCompiler
 from netsim.compiled.lowered import SET, Lowered, Lowering, Pools
 from netsim.compiled.names import Names
 from netsim.compiled.programs import Programs
 from netsim.compiled.resolution import NameBits, Pages, Resolution
 from netsim.compiled.staged import StagedRows
+from netsim.compiled.world import TABLES
 from netsim.linux.ipset import IpSet
 from netsim.linux.netfilter.base import Hook, Nat, Verdict
 from netsim.linux.netfilter.rule import Chain, Rule, same_rules
@@ -70,6 +71,9 @@ class RuleCompiler:
         self._lowerings = {family: Lowering(self._pools, family) for family in Family}
         self._blocks = ChainBlocks(self._pools, ChainIndexer(addresses, self._code))
         self._sets = SetCompiler(addresses, self._code)
+        self._left: dict[
+            int, int
+        ] = {}  # sets that rules have changed, by identity of the mapping: what they resolve to
         self._resolution, self._pages = Resolution(), Pages()
         self._name_bits = NameBits(names, self._pools.prefixes)
         self._tables = StagedRows(p.table_dtype)
@@ -144,8 +148,8 @@ class RuleCompiler:
         if name.startswith(SET):
             sets = instance.ipsets
             made = sets.get(name.removeprefix(SET))
-            found = p.MISSING
-            if made is not None:
+            found = self._left.get(id(sets), p.MISSING)
+            if made is not None and found == p.MISSING:
                 reason = self._pools.reason(f"sets of type {made.type} are not compiled")
                 found = self._sets.compile(made, sets, reason)
             self._resolution.add(int(self._tables.array[instance.number]["sets"]), number, found)
@@ -166,6 +170,18 @@ class RuleCompiler:
         else:
             self._resolution.add(scope, number, p.MISSING)
         return None
+
+    def leave_sets(self, where: Hashable) -> bool:
+        """Rules have changed a set of this namespace (the ``scope`` of ``table``): the interpreter alone knows from now on
+        what its sets hold. False if that has been said before."""
+        tables = [self._held.get((where, family, table)) for family in Family for table in TABLES]
+        fresh = {id(one.ipsets): one.ipsets for one in tables if one is not None and id(one.ipsets) not in self._left}
+        for key, ipsets in fresh.items():
+            scope = self._number(("sets", key), ipsets)
+            self._left[key] = left = self._code.add([UNKNOWN, self._pools.reason("a set that rules change")])
+            for name in ipsets:
+                self._resolution.add(scope, self._pools.names.number(SET + name), left)
+        return bool(fresh)
 
     # -- generations -----------------------------------------------------------------------------------------------------
     def renew(self, renewal: Renewal) -> Renewed:

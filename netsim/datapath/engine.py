@@ -11,7 +11,7 @@ import copy
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -189,6 +189,7 @@ class Datapath:
         changes = [*renewed.everywhere, *[one for _, some in renewed.tables.values() for one in some]]
         replaced = {(int(one.family), one.table, one.old.name) for one in changes if one.old is not None}
         close_ways(self.store.state, self.rules, replaced, everything=bool(renewal.namespaces))
+        self._leave_changed_sets(self.state.namespaces)
         self._forget(renewed.everywhere, None)
         for (name, _, _), (_, some) in renewed.tables.items():
             self._forget(some, str(name))
@@ -386,10 +387,19 @@ class Datapath:
         outcome, _ = run_once(self.supply.scenes, origin, batch.packet(at), self.state, oracle, None)
         self.exchange.freeze(outcome)
         self._take_recent()
-        for name in {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}:
+        passed = {hop.namespace for hop in (*outcome.hops, *outcome.error_hops)}
+        self._leave_changed_sets(passed)
+        for name in passed:
             if name in self.state.namespaces and self.state.namespaces[name].path_mtu:
                 self.world.seal(self.world.number(name))
         return outcome
+
+    def _leave_changed_sets(self, namespaces: Iterable[str]) -> None:
+        """Where rules have changed a set, tables do not know any more what is in it, nor ways what it said."""
+        for name in namespaces:
+            held = self.state.namespaces.get(name)
+            if held is not None and held.ipsets and self.rules.leave_sets(name):
+                close_ways(self.store.state, self.rules, (), everything=True)
 
     def _write(self, outcome: Outcome, made: Results, at: int) -> None:
         packet = outcome.packet

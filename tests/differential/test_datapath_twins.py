@@ -66,6 +66,7 @@ ONCE_DIFFERENT = {
     (Family.IPV4, 7000122): "from a port to itself",
     (Family.IPV6, 5000228): "removed from a recent list",
     (Family.IPV6, 5000457): "an echo whose identifier is translated",
+    (Family.IPV6, 9000191): "a set that rules change",
 }
 
 
