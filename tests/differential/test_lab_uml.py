@@ -78,7 +78,7 @@ for address in ("10.244.1.2", "10.96.0.9", "fd00:244:0:1::2", "fd00:96::9"):
         if kind == 132 and sys.argv[1] == "raw":
             asked.send(init)
             said = asked.recv(9999)
-            said = said[said.index(b"{"):].rstrip(b"\\0")
+            said = said[said.index(b'{"'):].rstrip(b"\\0")  # a checksum may hold a brace, too
         else:
             said = asked.recv(9999)
         print(address, name, said.decode().strip(), asked.getsockname()[0])
