@@ -281,7 +281,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
     r, j, s = x.r, x.j, e.s
     hot, cold = s.hot[flow], s.cold[flow]
-    if e.o.cache[0] == 0 or j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
+    if j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
     if r[rg.VARIES] or j[jn.DEPTH] != 0:
         return 0  # others may be told something else; or it left in its tunnel, and records know what is inside alone

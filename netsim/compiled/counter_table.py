@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled.flows import aligned
+from netsim.compiled.hashmap import home, place
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.prefetch import prefetch
 
 U = np.uint64
-_MIX = U(0x9E3779B97F4A7C15)
 
 COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("spare", "u8")])
 
@@ -59,29 +59,18 @@ def clear(table: Counters, namespace: int, rules: Iterable[range]) -> None:
 
 
 @kernel
-def _home(rows: Any, key: Int) -> Int:
-    return (U(key) * _MIX >> U(20)) & U(rows.shape[0] - 1)
-
-
-@kernel
 def expect(rows: Any, where: Int, rule: Int) -> None:
     """The counter of this rule will be added to soon."""
-    prefetch(rows, _home(rows, U(where) << U(32) | U(rule)))
+    prefetch(rows, home(rows, U(where) << U(32) | U(rule)))
 
 
 @kernel
 def count(rows: Any, where: Int, rule: Int, packets: Int, volume: Int) -> Int:
     """Add to a rule's counters: 1 if it had none. The caller sees to the room, and keeps ``used``."""
     key = U(where) << U(32) | U(rule)
-    mask = U(rows.shape[0] - 1)
-    at = _home(rows, key)
-    fresh = 0
-    while rows[at]["key"] != key:
-        if rows[at]["key"] == U(0):
-            rows[at]["key"] = key
-            fresh = 1
-            break
-        at = (at + U(1)) & mask
+    at = place(rows, key)
+    fresh = 1 if rows[at]["key"] == U(0) else 0
+    rows[at]["key"] = key
     rows[at]["packets"] += U(packets)
     rows[at]["bytes"] += U(volume)
     return fresh
@@ -89,12 +78,6 @@ def count(rows: Any, where: Int, rule: Int, packets: Int, volume: Int) -> Int:
 
 @kernel
 def _move(rows: Any, into: Any) -> None:
-    mask = U(into.shape[0] - 1)
-    for place in range(rows.shape[0]):
-        row = rows[place]
-        if row["key"] == U(0):
-            continue
-        at = _home(into, row["key"])
-        while into[at]["key"] != U(0):
-            at = (at + U(1)) & mask
-        into[at] = row
+    for at in range(rows.shape[0]):
+        if rows[at]["key"] != U(0):
+            into[place(into, rows[at]["key"])] = rows[at]

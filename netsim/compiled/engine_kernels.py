@@ -99,7 +99,7 @@ def prepare(e: Any, x: Any, b: Any, i: Int, serial: Int) -> Int:
     if origin < OTHER_ORIGINS:
         ns, device, mark, mac = origin, np.int64(0), np.int64(0), np.int64(0)
     else:
-        row = e.o.origins[origin - OTHER_ORIGINS]
+        row = e.origins[origin - OTHER_ORIGINS]
         ns, device, mark, mac = row[0], row[1], row[2], row[3]
     if not e.w.namespace[ns]["flags"] & wd.PRESENT:
         fault(x, jn.FAULT_NAMESPACE_WANTED, ns, 0)

@@ -14,19 +14,13 @@ from netsim.compiled.programs import Programs
 from netsim.compiled.recent_table import Recent
 from netsim.compiled.world import WorldTables
 
-
-class Options(NamedTuple):
-    """``cache``: [1 if ways may be remembered]. ``origins``: handles from ``OTHER_ORIGINS`` on: (namespace, device or 0,
-    mark, MAC number of the frame's destination)."""
-
-    cache: npt.NDArray[np.int64]
-    origins: npt.NDArray[np.int64]
-
-
 OTHER_ORIGINS = 1 << 24  # smaller handles are namespaces whose processes send
 
 
 class Engine(NamedTuple):
+    """``origins``: of the handles from ``OTHER_ORIGINS`` on, (namespace, device or 0, mark, MAC number of the frame's
+    destination)."""
+
     w: WorldTables
     f: FibTables
     p: Programs
@@ -35,7 +29,7 @@ class Engine(NamedTuple):
     recent: Recent
     told: Any  # rows of ``told_table.TOLD``
     c: Counters
-    o: Options
+    origins: npt.NDArray[np.int64]
 
 
 class Columns(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.jit import Int, kernel
+from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.rows import WAITING_MOST
 
 U = np.uint64
@@ -26,33 +26,37 @@ def key_of(kind: Int, number: Int, value: Int) -> Int:
     return U(kind) << U(56) | U(number) << U(32) | U(value)
 
 
+@inner
+def home(rows: Any, key: Int) -> Int:
+    """Where the search for ``key`` begins, in any table of rows that have a ``key`` (uint64, 0: free)."""
+    return (key * _MIX >> U(20)) & U(rows.shape[0] - 1)
+
+
+@inner
+def place(rows: Any, key: Int) -> Int:
+    """The row of ``key``, or the free one where it belongs."""
+    mask = U(rows.shape[0] - 1)
+    at = home(rows, key)
+    while rows[at]["key"] != key and rows[at]["key"] != U(0):
+        at = (at + U(1)) & mask
+    return at
+
+
 @kernel
 def get(rows: Any, key: Int) -> Int:
     """The value kept under ``key``; ``MISSING`` if there is none."""
-    mask = U(rows.shape[0] - 1)
-    at = (key * _MIX >> U(20)) & mask
-    while True:
-        held = rows[at]["key"]
-        if held == key:
-            return np.int64(rows[at]["value"])
-        if held == U(0):
-            return np.int64(-1)
-        at = (at + U(1)) & mask
+    at = place(rows, key)
+    return np.int64(rows[at]["value"]) if rows[at]["key"] == key else np.int64(-1)
 
 
 @kernel
 def put(rows: Any, key: Int, value: Int) -> Int:
     """Keep ``value``; True if the key is new. The caller sees to the room."""
-    mask = U(rows.shape[0] - 1)
-    at = (key * _MIX >> U(20)) & mask
-    while rows[at]["key"] != U(0):
-        if rows[at]["key"] == key:
-            rows[at]["value"] = value
-            return False
-        at = (at + U(1)) & mask
+    at = place(rows, key)
+    fresh = rows[at]["key"] == U(0)
     rows[at]["key"] = key
     rows[at]["value"] = value
-    return True
+    return fresh
 
 
 @kernel

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from netsim.compiled.addresses import Addresses
+from netsim.compiled.hashmap import place
 from netsim.compiled.jit import Int, kernel
 from netsim.packet.address import IPAddress
 
 U = np.uint64
-_MIX = U(0x9E3779B97F4A7C15)
 _MS = 1000
 
 TOLD = np.dtype([("key", "u8"), ("allowance", "i8"), ("when", "i8"), ("spare", "u8")])
@@ -27,12 +27,7 @@ TOLD = np.dtype([("key", "u8"), ("allowance", "i8"), ("when", "i8"), ("spare", "
 @kernel
 def told_place(rows: Any, namespace: Int, sender: Int) -> Int:
     """The row of this sender, or the free one (key 0) where it belongs."""
-    key = U(namespace) << U(32) | U(sender)
-    mask = U(rows.shape[0] - 1)
-    at = (key * _MIX >> U(20)) & mask
-    while rows[at]["key"] != key and rows[at]["key"] != U(0):
-        at = (at + U(1)) & mask
-    return at
+    return place(rows, U(namespace) << U(32) | U(sender))
 
 
 class ToldTable:

@@ -24,7 +24,7 @@ from netsim.compiled.addresses import Addresses
 from netsim.compiled.commit_kernels import fold
 from netsim.compiled.counter_table import clear
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
-from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Options, Results, results
+from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Results, results
 from netsim.compiled.fib import FibCompiler
 from netsim.compiled.flows import N_FLOWS, N_OUTERS
 from netsim.compiled.link import link
@@ -110,7 +110,6 @@ class Datapath:
         self._origin_rows = np.zeros((4, 4), np.int64)
         self._given = np.zeros(64, np.bool_)  # namespaces that have been given out as origins
         self._settings = 0
-        self._cache = np.ones(1, np.int64)
         self._held: tuple[Engine, Any] | None = None  # the tables as they last were, and a reference to them
         self._scratch = jn.scratch()
         self._x = reference(self._scratch)
@@ -355,7 +354,7 @@ class Datapath:
             self.recent.recent,
             self.told.rows,
             self.store.counters,
-            Options(self._cache, self._origin_rows),
+            self._origin_rows,
         )
 
     def _answer(self) -> None:

@@ -6,8 +6,9 @@ freeze    entries that the interpreter has done with become a record again, if o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.ref import reference
 from netsim.compiled.world import IPIP
 from netsim.datapath.joined import JoinedTable
-from netsim.datapath.store import MS, outer_state
+from netsim.datapath.store import MS, state_of
 from netsim.interpreter.outcome import Outcome
 from netsim.linux.conntrack import Entry, Tuple, tuple_of
 from netsim.packet.model import Proto
@@ -131,7 +132,7 @@ class Exchange:
                 continue
             (near, entry), (far, other) = held
             settings = int(self._datapath.world.tables.namespace[near.number]["settings"])
-            last = round(entry.expires * MS) - int(self._datapath.store.state.timeouts[settings][outer_state(entry)])
+            last = round(entry.expires * MS) - int(self._datapath.store.state.timeouts[settings][state_of(entry)])
             alike = replace(other, packets=entry.packets, snat_done=entry.snat_done, dnat_done=entry.dnat_done) == entry
             if near is far or not alike or last > round(self._datapath.state.now * MS) or last < 0:
                 continue
@@ -164,18 +165,18 @@ class Exchange:
             return bool((rows["kind"] == IPIP).any())
         return one.proto == Proto.UDP and bool((rows["port"] == one.dport).any())
 
-    def _thaw_flow(self, flow: int) -> None:
-        for ns, entry in list(self._entries_of(flow)):
+    def _take(self, entries: Iterable[tuple[int, Entry]]) -> None:
+        for ns, entry in list(entries):
             table = self._datapath.state.of(self._datapath.world.name(ns)).conntrack
             assert isinstance(table, JoinedTable)
             table.take(entry)
+
+    def _thaw_flow(self, flow: int) -> None:
+        self._take(self._entries_of(flow))
         forget_flow(self._datapath.engine(), flow)
 
     def _thaw_outer(self, number: int) -> None:
-        for ns, entry in list(self._entries_of_outer(number)):
-            table = self._datapath.state.of(self._datapath.world.name(ns)).conntrack
-            assert isinstance(table, JoinedTable)
-            table.take(entry)
+        self._take(self._entries_of_outer(number))
         free_outer(self._datapath.engine(), number)
         for name in ("outer0", "outer1"):
             carried = self._datapath.store.state.cold[name]
@@ -206,12 +207,10 @@ class Exchange:
         """Every living conntrack entry by namespace, as ``conntrack -L`` would list them there."""
         found: dict[str, list[Entry]] = {}
         now = self._datapath.state.now
-        for flow in self._datapath.store.flows():
-            for ns, entry in self._entries_of(flow):
-                found.setdefault(self._datapath.world.name(ns), []).append(entry)
-        for number in self._datapath.store.outers():
-            for ns, entry in self._entries_of_outer(number):
-                found.setdefault(self._datapath.world.name(ns), []).append(entry)
+        store = self._datapath.store
+        records = map(self._entries_of, store.flows()), map(self._entries_of_outer, store.outers())
+        for ns, entry in chain.from_iterable(chain(*records)):
+            found.setdefault(self._datapath.world.name(ns), []).append(entry)
         for name, held in self._datapath.state.namespaces.items():
             table = held.conntrack
             assert isinstance(table, JoinedTable)

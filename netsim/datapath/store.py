@@ -38,6 +38,7 @@ from netsim.packet.model import Proto
 
 _CLASSES, _PROFILES = 4096, 65536
 _SETTINGS = 64
+_ECHO: dict[int, int] = {Proto.ICMP: fl.ICMP_ECHO, Proto.ICMPV6: fl.ICMPV6_ECHO}
 _FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
 
@@ -166,7 +167,7 @@ class FlowStore:
         record = self.state.outer[number]
         record["born"], record["last"], record["owner"] = round(entry.born * MS), last, 0
         record["status"] = v6 | fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured
-        record["state"], record["settings"] = outer_state(entry), settings
+        record["state"], record["settings"] = state_of(entry), settings
 
     def put_flow(self, held: Sequence[tuple[int, Entry]], settings: int, device: int, now: int) -> bool:
         """One record for these (namespace, entry), in the order in which the connection's first packet made them. False,
@@ -177,7 +178,7 @@ class FlowStore:
         if ways is None or len(dict(held)) < len(entries):
             return False
         first, (one, other, nat_at) = entries[0], ways
-        code = _state_of(first)
+        code = state_of(first)
         last = round(first.expires * MS) - int(self.state.timeouts[settings][code])
         if not 0 < last <= now:
             return False
@@ -319,20 +320,13 @@ def _one_way(entries: Sequence[Entry]) -> tuple[Tuple, Tuple, int] | None:
     return one, other, nat_at
 
 
-def _state_of(entry: Entry) -> int:
-    """The column of ``timeouts`` that a connection is in."""
+def state_of(entry: Entry) -> int:
+    """The column of ``timeouts`` that an entry is in."""
     if entry.tcp is not None:
         return STATES.index(entry.tcp.code)
     if entry.original.proto == Proto.UDP:
         return fl.UDP_STREAM if entry.assured else fl.UDP
-    return fl.ICMP_ECHO if entry.original.proto == Proto.ICMP else fl.ICMPV6_ECHO
-
-
-def outer_state(entry: Entry) -> int:
-    """The column of ``timeouts`` that a tunnel's entry is in."""
-    if entry.original.proto != Proto.UDP:
-        return fl.GENERIC
-    return fl.UDP_STREAM if entry.assured else fl.UDP
+    return _ECHO.get(entry.original.proto, fl.GENERIC)
 
 
 def _aligned_copy(array: Any) -> Any:
