@@ -190,7 +190,13 @@ class ChainBlocks:
             if length > 1:
                 run = lowered[alone[0] : alone[0] + length]
                 words = [self._pools.run(tuple([one.codes[0][4] >> 1 for one in run]))]
-                words += [one.argument for one in run] if all(one.action == p.TO_CHAIN for one in run) else [0]
+                if all(one.action == p.TO_CHAIN for one in run):
+                    words += [one.argument for one in run]
+                    after = lowered[alone[0] + length] if alone[0] + length < len(lowered) else None
+                    surely = after is not None and not after.codes and after.action == p.TO_CHAIN
+                    words.append(after.argument if after is not None and surely else 0)
+                else:
+                    words.append(0)
                 found[alone[0]] = words
             del alone[:length]
         return found

@@ -28,6 +28,7 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
+from netsim.compiled.along import COUNT, PACKETS, along
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
 from netsim.compiled.flows import NUMBER, find_any, fitting, inverted_ports, tuple_hash
@@ -222,6 +223,9 @@ def process(
     mask, ring = U(slots.shape[0] - 1), U(hashes.shape[0] - 1)
     last, ahead = U(stop), U(_AHEAD)
     begin = U(start)
+    taken = begin  # packets before this one have been taken with others before them
+    x.trails[PACKETS] = 0
+    trails = x.trails[COUNT]
     for step in range(begin, last + ahead + ahead):  # unsigned: numba looks at the sign of each other index
         # Three packets are at work at once: the index is asked for one, the flow of the next, and the third is taken.
         if step < last and not looked:
@@ -239,6 +243,8 @@ def process(
         if step < begin + ahead + ahead:
             continue
         i = coming - ahead
+        if i < taken:
+            continue
         if special[i]:
             x.why[0] = STOPPED_BAIL
             x.j[jn.REASON] = jn.R_KIND
@@ -282,6 +288,10 @@ def process(
                 length - (60 if v6 else 40) - np.int64(options[i]),
             )  # fmt: skip
         if not fast:
+            if flow == U(0) and trails != 0:
+                taken = i + U(along(e, x, b, o, np.int64(i), np.int64(stop), serial))
+                if taken > i:
+                    continue
             answer = slow(e, x, b, o, np.int64(i), serial + np.int64(i))
             if answer != DONE:
                 x.why[0] = answer

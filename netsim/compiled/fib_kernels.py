@@ -144,6 +144,17 @@ def _holds_one(F: Any, link: Any, slot: Any) -> Any:
 
 
 @inner
+def _first_inside(F: Any, hi: Any, lo: Any, at: Any, end: Any) -> Any:
+    """The first row of own prefixes from ``at`` on that holds the address; ``end`` if none does."""
+    while at < end:
+        prefix = F.prefix[at]
+        if _inside(hi, lo, prefix["hi"], prefix["lo"], np.int64(prefix["length"])):
+            break
+        at += 1
+    return at
+
+
+@inner
 def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> Any:
     """The longest prefix of ``table`` that holds the address and is shorter than ``limit``, looking at own prefixes from row
     ``at`` on: (its length, first row of ROUTE, end, row of LINK or -1, where to go on); length -1: there is none."""
@@ -152,14 +163,11 @@ def _next_match(F: Any, table: Any, hi: Any, lo: Any, at: Any, limit: Any) -> An
     best = np.int64(-1)
     first = stop = np.int64(0)
     link = np.int64(-1)
-    while at < end:
+    at = _first_inside(F, hi, lo, at, end)
+    if at < end:
         prefix = F.prefix[at]
-        length = np.int64(prefix["length"])
-        if _inside(hi, lo, prefix["hi"], prefix["lo"], length):
-            best, first = length, np.int64(prefix["route"])
-            stop = first + np.int64(prefix["count"])
-            break
-        at += 1
+        best, first = np.int64(prefix["length"]), np.int64(prefix["route"])
+        stop = first + np.int64(prefix["count"])
     for row in range(np.int64(head["link"]), np.int64(head["link"]) + np.int64(head["links"])):
         shared = F.link[row]
         base = np.int64(shared["base"])

@@ -145,6 +145,8 @@ STOP = np.dtype(
     ]
 )
 STOP_ROOM, HIT_ROOM, ARRIVAL_ROOM = 16, 1024, 24
+TRAIL_BLOCK = 32  # packets that are on a trail together: their numbers stay in the cache, and enough loads are under way
+TRAIL_WORDS = 16
 
 
 class Scratch(NamedTuple):
@@ -167,6 +169,9 @@ class Scratch(NamedTuple):
     ]  # to be noted of its sender: row of the table of allowances + 1 (0: nothing), the allowance
     seed: npt.NDArray[np.uint64]
     why: npt.NDArray[np.int64]  # why ``process`` stopped
+    trails: npt.NDArray[np.int64]  # see ``along``
+    takes: npt.NDArray[np.uint8]  # of a block's packets: 1 if the trail may take it
+    room: npt.NDArray[np.int64]  # numbers of a block of packets on a trail
 
 
 def scratch() -> Scratch:
@@ -184,4 +189,7 @@ def scratch() -> Scratch:
         np.zeros(2, np.int64),
         np.zeros(1, np.uint64),
         np.zeros(1, np.int64),
+        np.zeros(TRAIL_WORDS, np.int64),
+        np.zeros(TRAIL_BLOCK + 1, np.uint8),
+        np.zeros(0, np.int64),
     )

@@ -23,9 +23,9 @@ import numpy as np
 from llvmlite import binding
 from numba.core import types
 
+from netsim.compiled import along, flows, machine, units
 from netsim.compiled import commit_kernels as commit
 from netsim.compiled import engine_kernels as engine
-from netsim.compiled import flows, machine, units
 from netsim.compiled import hook_kernels as hooks
 from netsim.compiled import outer_flows as outers
 from netsim.compiled import tracking_kernels as tracking
@@ -97,6 +97,7 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (commit.commit, "ex"),
     (engine.prepare, "exbii"),
     (engine.slow, "exboii"),
+    (along.along, "exboiii"),
     (engine.process, "exbo#kiiii"),
     (engine.look_up, "sb#kii"),
 )

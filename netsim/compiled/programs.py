@@ -15,7 +15,8 @@ array of 32-bit words, ``code``, where what is read together lies together, at w
             first place · last place · slots · how many slots · kind · parts, how many · address of the parts · 0
     part    column | mode << 8 · mask, or length of an IPv6 prefix
     slot    key · 0 (free), place << 1 | 1, or address << 1 of a list: count, then places, ascending
-    draws   address of their chances · the chains they lead to, if they all jump; else 0
+    draws   address of their chances · the chains they lead to, if they all jump, and the one that the rule behind them
+            leads to, if it jumps without a question, else 0; only 0 if they do not all jump
     chances count · in 2**64ths, high word and low word
     scopes  how many · kind and number of each: those of a table, see ``tables``
 

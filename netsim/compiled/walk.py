@@ -391,10 +391,10 @@ def walk(P: Any, S: Any, recent: Any, words: Any, table: Any, builtin: Any, R: A
                     return _I(r.BAIL | p.BAIL_SCRATCH << 8)
                 length = _I(code[_I(code[run])])
                 failed = _run(code, _I(code[run]), draw(seed, U(R[r.SERIAL]), U(R[r.DRAWS])))
-                S.draws[R[r.DRAWS]] = 2 * failed if failed == length else 2 * failed + 1
+                S.draws[R[r.DRAWS]] = 2 * failed + _I(failed != length)
                 R[r.DRAWS] += _U32(1)
                 place += failed
-                if failed == length:
+                if (code[run + 1] == 0 or code[run + 1 + length] == 0) and failed == length:
                     R[r.EVALUATED] += _U32(place - at)
                     at = place
                     continue

@@ -42,6 +42,7 @@ from netsim.datapath.joined import JoinedState
 from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
 from netsim.datapath.store import MS, FlowStore
 from netsim.datapath.supply import Supply
+from netsim.datapath.trailblazer import Trailblazer
 from netsim.errors import InputError, Problem, UsageError
 from netsim.interpreter.explore import Replay, run_once
 from netsim.interpreter.origin import LocalOrigin, Origin
@@ -111,6 +112,7 @@ class Datapath:
         self._given = np.zeros(64, np.bool_)  # namespaces that have been given out as origins
         self._settings = 0
         self._held: tuple[Engine, Any] | None = None  # the tables as they last were, and a reference to them
+        self.trails = Trailblazer()
         self._scratch = jn.scratch()
         self._x = reference(self._scratch)
         if compiled:
@@ -180,6 +182,7 @@ class Datapath:
             except KeyError:
                 raise UsageError(f"the network has no namespace {known} any more") from None
         self._before = None
+        self._leave_trails()
         renewed = self.supply.renew(network, renewal)
         self.network = network
         if renewal.namespaces:  # their devices have other numbers now
@@ -223,6 +226,8 @@ class Datapath:
         columns, into = reference(self._columns(batch)), reference(made)
         candidates = np.empty(len(batch), np.uint32)
         hashes = np.zeros(RING, np.uint64)
+        if self.trails.due():
+            self._seek_trails(batch, columns, candidates)
         end = 0
         with np.errstate(over="ignore"):
             at = 0
@@ -255,8 +260,26 @@ class Datapath:
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
         others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
+        self.trails.waiting += others - interpreted
         self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
+
+    def _seek_trails(self, batch: Batch, columns: Any, candidates: Any) -> None:
+        """Where first packets go by the thousand, find the trails that they could take."""
+        look_up(reference(self.store.state), columns, np.zeros(RING, np.uint64), candidates, 0, len(batch))
+        held = self._columns(batch)
+        first = np.flatnonzero((candidates == 0) & (held.special == 0))
+        self.trails.seek(self._tables(), held, first, self.serial, int(self._scratch.seed[0]))
+        self._lay_trails()
+
+    def _leave_trails(self) -> None:
+        """What they take for granted may not be so any more."""
+        self.trails.forget()
+        self._lay_trails()
+
+    def _lay_trails(self) -> None:
+        self._scratch = self.trails.lay(self._scratch)
+        self._x = reference(self._scratch)
 
     def _look_up(self, columns: Any, candidates: Any, start: int, stop: int) -> None:
         """Candidates for a segment of the batch, by all threads: a kernel lets go of the interpreter lock."""
@@ -278,6 +301,7 @@ class Datapath:
         new.state = self.state.copy_for(new)
         new.recent = RecentTable(len(self.recent.recent.slots))
         new.recent.recent = type(self.recent.recent)(*[held.copy() for held in self.recent.recent])
+        new.trails = Trailblazer()
         new._scratch = jn.scratch()
         new._scratch.seed[:] = self._scratch.seed
         new._x = reference(new._scratch)
@@ -399,6 +423,7 @@ class Datapath:
             held = self.state.namespaces.get(name)
             if held is not None and held.ipsets and self.rules.leave_sets(name):
                 close_ways(self.store.state, self.rules, (), everything=True)
+                self._leave_trails()
 
     def _write(self, outcome: Outcome, made: Results, at: int) -> None:
         packet = outcome.packet

@@ -1,0 +1,76 @@
+"""When trails are recorded: where many first packets have taken the slow path (``netsim.compiled.trails``).
+
+Recording and compiling a trail takes a second or two, as long as the slow path takes for a few hundred thousand packets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from netsim.compiled.along import ADDRESSES, COUNT
+from netsim.compiled.engine_tables import Columns, Engine, results
+from netsim.compiled.journey import TRAIL_WORDS, Scratch
+
+_WAIT = 100_000  # first packets on the slow path before it is worth the time
+_SAMPLES = 24
+_SHARE = 6  # samples that a trail must be for
+_MOST = TRAIL_WORDS - ADDRESSES
+
+
+class Trailblazer:
+    """``waiting``: first packets that have taken the slow path since trails were last sought."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.wait = _WAIT
+        self.room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self.addresses: list[int] = []
+
+    def due(self) -> bool:
+        return self.waiting >= self.wait and len(self.addresses) < _MOST
+
+    def forget(self) -> None:
+        """The cluster has changed: what trails take for granted may not be so."""
+        self.addresses = []
+        self.waiting = 0
+
+    def seek(self, e: Engine, b: Columns, first: npt.NDArray[np.int64], serial: int, seed: int) -> None:
+        """Record some of a batch's packets that no flow knows (``first``), and compile what several of them have in common."""
+        from netsim.compiled.trails.emit import compiled
+        from netsim.compiled.trails.merge import merge
+        from netsim.compiled.trails.record import record
+        from netsim.compiled.trails.symbols import Abort, Recording
+
+        self.waiting = 0
+        if len(first) < _SAMPLES:
+            return
+        alike: defaultdict[Any, list[Recording]] = defaultdict(list)
+        o = results(len(b.src))
+        for at in first[:: len(first) // _SAMPLES].tolist():
+            try:
+                made = record(e, b, o, at, serial + at, seed)
+            except Abort:
+                continue
+            alike[tuple(made.ops)].append(made)
+        for samples in sorted(alike.values(), key=len, reverse=True)[: _MOST - len(self.addresses)]:
+            if len(samples) < _SHARE:
+                break
+            try:
+                address, room = compiled(merge(samples), e, b, o)
+            except Abort:
+                continue
+            self.addresses.append(address)
+            if 2 * room > len(self.room):
+                self.room = np.zeros(2 * room, np.int64)
+        if not self.addresses:
+            self.wait *= 4
+
+    def lay(self, x: Scratch) -> Scratch:
+        """The scratch that knows these trails."""
+        x.trails[COUNT] = len(self.addresses)
+        x.trails[ADDRESSES : ADDRESSES + len(self.addresses)] = self.addresses
+        return x._replace(room=self.room)
