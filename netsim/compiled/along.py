@@ -21,8 +21,9 @@ from netsim.compiled.jit import Int
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.unit import unit
 
-# Places in ``Scratch.trails``; the addresses of trails follow.
-COUNT, FIRST, PACKETS, LEFT, ADDRESSES = range(5)
+# Places in ``Scratch.trails``: how many there are; the block at hand, its first packet, how many, and the one that has left
+# the trail; packets that trails have taken so far; the addresses of trails follow.
+COUNT, FIRST, PACKETS, LEFT, TAKEN, ADDRESSES = range(6)
 
 if numba.config.DISABLE_JIT:
 
@@ -41,7 +42,9 @@ else:
             word = ir.IntType(64)
             words = word.as_pointer()
             refs = [builder.bitcast(ref, words) for ref in args[1:4]]
-            room, takes = (context.make_array(signature.args[place])(context, builder, args[place]).data for place in (4, 5))
+            room, takes = (
+                context.make_array(signature.args[place])(context, builder, args[place]).data for place in (4, 5)
+            )
             numbers = [builder.bitcast(number, word) for number in args[6:]]
             given = [*refs, builder.bitcast(room, words), builder.bitcast(takes, ir.IntType(8).as_pointer()), *numbers]
             kind = ir.FunctionType(word, [one.type for one in given])
@@ -72,11 +75,13 @@ def along(e: Any, x: Any, b: Any, o: Any, i: Int, stop: Int, serial: Int) -> Int
         end = follow(held[ADDRESSES], e, b, o, x.room, x.takes, first, packets, serial + first, seed, begin)
         held[LEFT] = first + end
         if end > begin:
+            held[TAKEN] += end - begin
             return end - begin
     for other in range(1, held[COUNT]):
         x.takes[TRAIL_BLOCK] = 1
         half = x.room[x.room.shape[0] // 2 :]
         one = np.int64(1)
         if follow(held[ADDRESSES + other], e, b, o, half, x.takes[TRAIL_BLOCK:], i, one, serial + i, seed, np.int64(0)):
+            held[TAKEN] += 1
             return np.int64(1)
     return np.int64(0)

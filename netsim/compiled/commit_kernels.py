@@ -422,20 +422,20 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
         hot["status"] |= fl.ASSURED
     if direction:
         hot["status"] |= fl.SEEN_REPLY
+        _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
         hot["last1"] = now
         if hot["end1"] == 0:
             hot["end1"] = j[jn.ORIGIN]
         if hot["end0"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end0"] = j[jn.RECEIVER]
-        _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
         cold["outer1"] = outer
     else:
+        _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         hot["last0"] = now
         if hot["end0"] == 0:
             hot["end0"] = j[jn.ORIGIN]
         if hot["end1"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end1"] = j[jn.RECEIVER]
-        _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         cold["outer0"] = outer
     if not fresh:
         place = classify(e, x, flow, direction, outer)
@@ -449,7 +449,8 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
 
 @kernel
 def _tie(e: Any, flow: Int, direction: Int, before: Int, after: Int) -> None:
-    """The direction now travels in another tunnel entry: the one before keeps its own time."""
+    """The direction now travels in another tunnel entry, or in none: the one before keeps its own time, which ended with the
+    packet before this one."""
     if before != 0 and before != after and e.s.outer[before]["owner"] == (flow << 1 | direction):
         e.s.outer[before]["last"] = outer_last(e.s, before)
         e.s.outer[before]["owner"] = 0

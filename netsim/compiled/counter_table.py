@@ -6,7 +6,7 @@ a record is one half of a line, and it is asked for when the rule matches, long 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,10 @@ from netsim.compiled.jit import Int, kernel
 from netsim.compiled.prefetch import prefetch
 
 U = np.uint64
+
+GROUPED = (
+    15  # in place of a table: the rule's number is that of a group of rules which packets on a trail match together
+)
 
 COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("spare", "u8")])
 
@@ -48,8 +52,35 @@ def larger(table: Counters) -> Counters:
     return new
 
 
+Groups = Sequence[Sequence[tuple[int, int]]]
+
+
+def counted(table: Counters, groups: Groups) -> Iterator[tuple[int, int, int, int, int]]:
+    """Namespace, table, rule, packets and bytes of every counter; those of groups once for each of its rules."""
+    rows = table.rows
+    for key, packets, volume, _ in rows[rows["key"] != 0].tolist():
+        namespace, held, rule = key >> 32 & 0xFFFFFF, key >> 56, key & 0xFFFFFFFF
+        for one, number in groups[rule] if held == GROUPED else ((held, rule),):
+            yield namespace, one, number, packets, volume
+
+
+def ungroup(table: Counters, namespace: int, groups: Groups) -> Counters:
+    """The same table, or a larger one, in which each rule of a namespace has a counter of its own."""
+    rows = table.rows
+    mine = np.flatnonzero((rows["key"] >> U(32)) == namespace | GROUPED << 24)
+    held = [(int(rows["key"][at]) & 0xFFFFFFFF, int(rows["packets"][at]), int(rows["bytes"][at])) for at in mine]
+    for name in ("packets", "bytes"):
+        rows[name][mine] = 0
+    for number, packets, volume in held:
+        for one, rule in groups[number]:
+            if 2 * (int(table.used[0]) + 1) > len(table.rows):
+                table = larger(table)
+            table.used[0] += count(table.rows, namespace | one << 24, rule, packets, volume)
+    return table
+
+
 def clear(table: Counters, namespace: int, rules: Iterable[range]) -> None:
-    """Rules of these numbers have not matched in a namespace."""
+    """Rules of these numbers have not matched in a namespace (in which none are grouped: ``ungroup``)."""
     rows = table.rows
     mine = np.flatnonzero((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace)
     numbers = (rows["key"][mine] & U(0xFFFFFFFF)).astype(np.int64)

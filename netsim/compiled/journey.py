@@ -145,7 +145,9 @@ STOP = np.dtype(
     ]
 )
 STOP_ROOM, HIT_ROOM, ARRIVAL_ROOM = 16, 1024, 24
-TRAIL_BLOCK = 32  # packets that are on a trail together: their numbers stay in the cache, and enough loads are under way
+TRAIL_BLOCK = (
+    32  # packets that are on a trail together: their numbers stay in the cache, and enough loads are under way
+)
 TRAIL_WORDS = 16
 
 

@@ -21,8 +21,9 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
+from netsim.compiled.along import TAKEN
 from netsim.compiled.commit_kernels import fold
-from netsim.compiled.counter_table import clear
+from netsim.compiled.counter_table import clear, counted, ungroup
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Results, results
 from netsim.compiled.fib import FibCompiler
@@ -205,6 +206,7 @@ class Datapath:
         where = None if namespace is None else self.world.number(namespace)
         if where is not None:  # elsewhere the compiler has given them back
             numbers = [self.rules.rules_of(one.old, one.family) for one in changes if one.old]
+            self.store.counters = ungroup(self.store.counters, where, self.store.groups)
             clear(self.store.counters, where, numbers)
         lists = forgotten_lists(changes)
         self.recent.forget([self.rules.recent_list(name, family) for family, name in lists], where)
@@ -229,6 +231,7 @@ class Datapath:
         if self.trails.due():
             self._seek_trails(batch, columns, candidates)
         end = 0
+        before = int(self._scratch.trails[TAKEN])
         with np.errstate(over="ignore"):
             at = 0
             while at < len(batch):
@@ -260,7 +263,7 @@ class Datapath:
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
         others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
-        self.trails.waiting += others - interpreted
+        self.trails.waiting += others - interpreted - int(self._scratch.trails[TAKEN] - before)
         self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 
@@ -269,7 +272,7 @@ class Datapath:
         look_up(reference(self.store.state), columns, np.zeros(RING, np.uint64), candidates, 0, len(batch))
         held = self._columns(batch)
         first = np.flatnonzero((candidates == 0) & (held.special == 0))
-        self.trails.seek(self._tables(), held, first, self.serial, int(self._scratch.seed[0]))
+        self.trails.seek(self._tables(), held, first, self.serial, int(self._scratch.seed[0]), self.store.groups)
         self._lay_trails()
 
     def _leave_trails(self) -> None:
@@ -486,14 +489,12 @@ class Datapath:
         found: dict[tuple[str, str, str, int], tuple[int, int]] = {}
         for key, count in self.interpreted_hits.items():
             _add(found, (key[0], *key[2:]), count, self.interpreted_bytes[key])
-        rows = self.store.counters.rows
-        for held, packets, volume, _ in rows[rows["key"] != 0].tolist():
+        for namespace, table, rule, packets, volume in counted(self.store.counters, self.store.groups):
             try:
-                chain, number, _ = self.rules.rule_of(held & 0xFFFFFFFF)
+                chain, number, _ = self.rules.rule_of(rule)
             except KeyError:
                 continue  # an update has replaced the chain
-            where = held >> 32
-            _add(found, (self.world.name(where & 0xFFFFFF), TABLES[(where >> 24) % 5], chain, number), packets, volume)
+            _add(found, (self.world.name(namespace), TABLES[table % 5], chain, number), packets, volume)
         return found
 
     def connections(self) -> Mapping[str, list[Entry]]:

@@ -74,6 +74,7 @@ class FlowStore:
         self._missed: dict[int, tuple[int, Tuple, tuple[int, ...]]] = {}
         self._noted: Counter[int] = Counter()  # how many entries of the interpreter have each hash
         self.counters = counters()
+        self.groups: list[tuple[tuple[int, int], ...]] = []  # of rules (table, number) that trails count together
 
     def copy(self) -> FlowStore:
         """The same flows and counters, to go on from apart."""
@@ -83,6 +84,7 @@ class FlowStore:
         new._missed = dict(self._missed)
         new.state = FlowState(*[_aligned_copy(held) for held in self.state])
         new.counters = copied(self.counters)
+        new.groups = list(self.groups)
         return new
 
     # -- room ---------------------------------------------------------------------------------------------------------

@@ -22,45 +22,55 @@ _MOST = TRAIL_WORDS - ADDRESSES
 
 
 class Trailblazer:
-    """``waiting``: first packets that have taken the slow path since trails were last sought."""
+    """``waiting``: packets that have taken the slow path since trails were last sought; ``wait``: how many it takes. Of
+    ``samples`` packets, ``share`` must have a way in common; there are ``most`` trails."""
 
     def __init__(self) -> None:
         self.waiting = 0
-        self.wait = _WAIT
+        self.wait, self.samples, self.share, self.most = _WAIT, _SAMPLES, _SHARE, _MOST
         self.room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.addresses: list[int] = []
 
     def due(self) -> bool:
-        return self.waiting >= self.wait and len(self.addresses) < _MOST
+        return self.waiting >= self.wait and len(self.addresses) < self.most
 
     def forget(self) -> None:
         """The cluster has changed: what trails take for granted may not be so."""
         self.addresses = []
         self.waiting = 0
 
-    def seek(self, e: Engine, b: Columns, first: npt.NDArray[np.int64], serial: int, seed: int) -> None:
-        """Record some of a batch's packets that no flow knows (``first``), and compile what several of them have in common."""
+    def seek(
+        self,
+        e: Engine,
+        b: Columns,
+        first: npt.NDArray[np.int64],
+        serial: int,
+        seed: int,
+        groups: list[tuple[tuple[int, int], ...]],
+    ) -> None:
+        """Record some of a batch's packets that no flow knows (``first``), and compile what several of them have in common.
+        ``groups`` of rules that their trails count together are added to."""
         from netsim.compiled.trails.emit import compiled
         from netsim.compiled.trails.merge import merge
         from netsim.compiled.trails.record import record
         from netsim.compiled.trails.symbols import Abort, Recording
 
         self.waiting = 0
-        if len(first) < _SAMPLES:
+        if len(first) < self.samples:
             return
         alike: defaultdict[Any, list[Recording]] = defaultdict(list)
         o = results(len(b.src))
-        for at in first[:: len(first) // _SAMPLES].tolist():
+        for at in first[:: len(first) // self.samples].tolist():
             try:
                 made = record(e, b, o, at, serial + at, seed)
             except Abort:
                 continue
             alike[tuple(made.ops)].append(made)
-        for samples in sorted(alike.values(), key=len, reverse=True)[: _MOST - len(self.addresses)]:
-            if len(samples) < _SHARE:
+        for samples in sorted(alike.values(), key=len, reverse=True)[: self.most - len(self.addresses)]:
+            if len(samples) < self.share:
                 break
             try:
-                address, room = compiled(merge(samples), e, b, o)
+                address, room = compiled(merge(samples, groups), e, b, o)
             except Abort:
                 continue
             self.addresses.append(address)

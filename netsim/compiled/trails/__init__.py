@@ -5,8 +5,8 @@ which prefixes, and the answers hardly differ from one first packet to the next.
 questions whose answers are the same have been asked once: it is recorded by running the kernels' own text (the Python
 functions that numba compiles) on symbols instead of numbers, so what a rule or a route means is still said in one place.
 
-    kernels' text ──record──▶ operations, guards ──merge──▶ what differs between packets ──emit──▶ loops over a block of packets
-       (samples of first packets)                  (alike in all samples: a constant, guarded)
+    the kernels' text ──record──▶ operations, guards ──merge──▶ what differs between packets ──emit──▶ loops over a block
+            (samples)                          (alike in all: a constant, guarded)                         of packets
 
 Whatever a sample took for granted is a *guard*: a packet that fails one has done nothing yet, and is taken by the slow path.
 """

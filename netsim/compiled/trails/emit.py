@@ -12,13 +12,13 @@ guard takes no part any more. After the walk the packets are committed in order,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
 
 from netsim.compiled.flows import NUMBER, TAG, TOMB
+from netsim.compiled.hashmap import MIX
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.trails.merge import CHECK, COMMIT, WALK, Plan
 from netsim.compiled.trails.symbols import Const, Op
@@ -27,6 +27,8 @@ from netsim.compiled.trails.tables import CHANGING
 BLOCK = TRAIL_BLOCK
 _SMALL = 1 << 17  # bytes of a table that is in the cache anyway
 _LINE = 64
+_TURNS = 4096
+_FEW = 4  # rows of a table that so few samples differ in are in the cache anyway
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 _POINTER = _BYTE.as_pointer()
 
@@ -37,7 +39,7 @@ def _offsets(held: Any, path: str, at: int, into: dict[str, int]) -> int:
         into[path] = at
         return at + 5 + 2 * held.ndim
     if isinstance(held, tuple):
-        for name, member in zip(held._fields, held):  # type: ignore[attr-defined]
+        for name, member in zip(getattr(held, "_fields", ()), held):
             at = _offsets(member, f"{path}.{name}", at, into)
         return at
     return at + 1
@@ -47,17 +49,8 @@ def _sizes(held: Any, path: str, into: dict[str, int]) -> None:
     if isinstance(held, np.ndarray):
         into[path] = held.nbytes
     elif isinstance(held, tuple):
-        for name, member in zip(held._fields, held):  # type: ignore[attr-defined]
+        for name, member in zip(getattr(held, "_fields", ()), held):
             _sizes(member, f"{path}.{name}", into)
-
-
-@dataclass
-class Line:
-    """A cache line that an operation reads: ``root`` is the operation that says where."""
-
-    root: int
-    path: str
-    place: Callable[[Emitter, ir.IRBuilder], ir.Value]
 
 
 class Emitter:
@@ -71,29 +64,45 @@ class Emitter:
         self.segment = [0] * len(plan.ops)  # of the walk; the commit comes behind the last one
         self.last_use = [-1] * len(plan.ops)
         self.slots: dict[int, int] = {}
+        self.loose: set[int] = set()
         self.lines: dict[int, list[tuple[Any, ...]]] = {}  # by segment: what to ask for at its end
 
     # -- the plan of loops --------------------------------------------------------------------------------------------
     def schedule(self) -> None:
-        plan, now = self.plan, 0
+        """In which segment each operation is: in the first in which it can be. Those of a segment stay in order.
+
+        What is loaded before a guard that came before it may be read from a place that makes no sense, and is not used
+        then: such places are ``loose``, and kept within their tables."""
+        plan, last = self.plan, 0
         asked: set[Any] = set()
+        guarded = 0  # the last segment with a guard among the operations so far
         for number, op in enumerate(plan.ops):
             if plan.phases[number] == WALK:
+                at = max([self.segment[arg] for arg in op.args if isinstance(arg, int)], default=0)
                 line = self._line(op)
                 if line is not None:
-                    now = max(now, self.segment[line[0]] + 1)
+                    at = max(at, self.segment[line[0]] + 1)
                     if line not in asked:
                         asked.add(line)
                         self.lines.setdefault(self.segment[line[0]], []).append(line)
-                self.segment[number] = now
-        self.segments = now + 1
+                        self.last_use[line[0]] = max(self.last_use[line[0]], self.segment[line[0]])
+                self.segment[number] = at
+                last = max(last, at)
+                if op.code == "guard":
+                    guarded = max(guarded, at)
+                elif at < guarded:
+                    self.loose.add(number)
+        now = last
+        self.segments = last + 1
+        self.counts = [op for op in plan.ops if op.code == "count"]
         for number, op in enumerate(plan.ops):
             if plan.phases[number] != WALK:
                 self.segment[number] = self.segments
                 line = self._line(op)
                 if line is not None and plan.phases[line[0]] == WALK and line not in asked:
                     asked.add(line)
-                    self.lines.setdefault(self.segment[line[0]], []).append(line)
+                    self.lines.setdefault(now, []).append(line)
+                    self.last_use[line[0]] = max(self.last_use[line[0]], now)
             for arg in op.args:
                 if isinstance(arg, int):
                     self.last_use[arg] = max(self.last_use[arg], self.segment[number])
@@ -116,22 +125,35 @@ class Emitter:
         self.room = max(count, 1)
 
     def _line(self, op: Op) -> tuple[Any, ...] | None:
-        """(operation that says where, path, stride, bytes behind its row, mask by the table's size) of a line to ask for."""
+        """A line to ask for: the operation that says where, path, stride, bytes behind its row (-1: a place of a hash)."""
         if op.code == "load":
             path, stride, offset, *_ = op.info
             root, more = self._root(op.args[0])
+            if root is None or self._found_there(root, path):
+                return None
             shift = more * stride + offset
-        elif op.code in ("probe", "absent", "insert", "count"):
-            path = op.info[0]
+        elif op.code in ("probe", "absent", "lacks", "insert"):
+            path, shift = op.info[0], -1
             if op.code == "probe" and not isinstance(op.args[0], Const):
                 return None
-            start = op.args[1] if op.code == "probe" else op.args[0]
-            root, stride, shift = (start if isinstance(start, int) else None), op.info[2] if op.code == "probe" else op.info[1], -1
+            root = op.args[1] if op.code == "probe" else op.args[0]
+            stride = op.info[2] if op.code == "probe" else op.info[1]
+        elif op.code == "within":
+            path, stride, _ = op.info
+            root, shift = self._root(op.args[0])
+            shift *= stride
         else:
             return None
-        if root is None or path[:2] in ("b.", "o.") or self.sizes[path] < _SMALL:
+        if not isinstance(root, int) or path[:2] in ("b.", "o.") or self.sizes[path] < _SMALL:
+            return None
+        if self.plan.variety[root] < _FEW:
             return None
         return root, path, stride, shift // _LINE * _LINE if shift >= 0 else -1
+
+    def _found_there(self, root: int, path: str) -> bool:
+        """Is the row the one that a search has just ended at?"""
+        op = self.plan.ops[root]
+        return op.code in ("probe", "within") and op.info[0] == path
 
     def _root(self, index: Any) -> tuple[int | None, int]:
         """An index as an operation and a number that is added to it."""
@@ -157,16 +179,18 @@ class Emitter:
         builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.tables: dict[tuple[str, int], ir.Value] = {}
         used = {op.info[0] for op in self.plan.ops if op.code not in ("input", "guard") and isinstance(op.info, tuple)}
-        used |= {"e.s.counts"} | {op.info[2] for op in self.plan.ops if op.code == "absent"}
+        used |= {op.info[2] for op in self.plan.ops if op.code in ("absent", "insert")}
         for path in sorted(used):
             ref = refs["ebo".index(path[0])]
-            for word in (4, 5, 6):
+            for word in (2, 4, 5, 6):
                 at = builder.gep(ref, [_WORD(self.offsets[path] + word)])
                 self.tables[path, word] = builder.load(at)
         walks, commits = (self.function.append_basic_block(name) for name in ("walks", "commits"))
         builder.cbranch(builder.icmp_unsigned("==", begin, _WORD(0)), walks, commits)
         builder.position_at_end(walks)
-        ask = module.declare_intrinsic("llvm.prefetch", (_POINTER,), ir.FunctionType(ir.VoidType(), [_POINTER, *[ir.IntType(32)] * 3]))
+        ask = module.declare_intrinsic(
+            "llvm.prefetch", (_POINTER,), ir.FunctionType(ir.VoidType(), [_POINTER, *[ir.IntType(32)] * 3])
+        )
         by_segment: dict[int, list[int]] = {}
         for number in range(len(self.plan.ops)):
             by_segment.setdefault(self.segment[number], []).append(number)
@@ -177,7 +201,7 @@ class Emitter:
         self._commit(builder, by_segment.get(self.segments, []), alive)
         return module
 
-    def _loop(self, builder: ir.IRBuilder, begin: ir.Value = _WORD(0)) -> tuple[ir.IRBuilder, ir.Value, Any, Any]:
+    def _loop(self, builder: ir.IRBuilder, begin: ir.Value | None = None) -> tuple[ir.IRBuilder, ir.Value, Any, Any]:
         """A loop over the block's packets: builder in its body, the packet, blocks to go on with and to leave by."""
         function = self.function
         head, body, after, leave = (function.append_basic_block(name) for name in ("head", "body", "next", "leave"))
@@ -185,7 +209,7 @@ class Emitter:
         builder.branch(head)
         builder.position_at_end(head)
         k = builder.phi(_WORD)
-        k.add_incoming(begin, before)
+        k.add_incoming(_WORD(0) if begin is None else begin, before)
         builder.cbranch(builder.icmp_unsigned("<", k, self.count), body, leave)
         inside = ir.IRBuilder(after)
         k.add_incoming(inside.add(k, _WORD(1)), after)
@@ -208,6 +232,10 @@ class Emitter:
             values.emit(number, dies)
         for line in self.lines.get(segment, []):
             values.ask(line, ask)
+        if segment == self.segments - 1:
+            for op in self.counts:
+                if all(self.plan.phases[arg] == WALK for arg in op.args[:2] if isinstance(arg, int)):
+                    values.ask_counter(op, ask)
         for number in numbers:
             if number in self.slots:
                 builder.store(values[number], self._room(builder, number, k))
@@ -246,6 +274,9 @@ class _Values:
     def __init__(self, emitter: Emitter, builder: ir.IRBuilder, k: ir.Value, segment: int) -> None:
         self.emitter, self.builder, self.k, self.segment = emitter, builder, k, segment
         self.held: dict[int, ir.Value] = {}
+        self.rows: dict[tuple[int, str], ir.Value] = {}
+        self.fails: Any = None
+        self.loose = False
 
     def __getitem__(self, arg: Any) -> ir.Value:
         if isinstance(arg, Const):
@@ -281,9 +312,15 @@ class _Values:
         number = ir.IntType(32)
         builder.call(intrinsic, [address, number(1 if path.startswith(CHANGING) else 0), number(3), number(1)])
 
+    def ask_counter(self, op: Op, intrinsic: Any) -> None:
+        path, stride, *_ = op.info
+        address = self.address(path, self.counter_home(self.counter_key(op), path), stride, 0)
+        number = ir.IntType(32)
+        self.builder.call(intrinsic, [address, number(1), number(3), number(1)])
+
     def emit(self, number: int, fails: Any) -> None:
         op = self.emitter.plan.ops[number]
-        made = getattr(self, f"_{op.code}", None)
+        self.fails, self.loose = fails, number in self.emitter.loose
         value: Any
         if op.code in _BINARY:
             value = getattr(self.builder, _BINARY[op.code])(self[op.args[0]], self[op.args[1]])
@@ -291,12 +328,23 @@ class _Values:
             sign, is_signed = _COMPARE[op.code]
             compare = self.builder.icmp_signed if is_signed else self.builder.icmp_unsigned
             value = self.builder.zext(compare(sign, self[op.args[0]], self[op.args[1]]), _WORD)
-        elif op.code in ("guard", "absent"):
-            value = made(op, fails)  # type: ignore[misc]
         else:
-            value = made(op)  # type: ignore[misc]
+            value = getattr(self, f"_{op.code}")(op)
         if value is not None:
             self.held[number] = value
+
+    def _least(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_unsigned("<", one, other), one, other)
+
+    def _row(self, arg: Any, path: str) -> ir.Value:
+        """A row of a table; one that is there, if the number may make no sense."""
+        if not self.loose or isinstance(arg, Const):
+            return self[arg]
+        found = self.rows.get((arg, path))
+        if found is None:
+            most = self.builder.sub(self.emitter.tables[path, 2], _WORD(1))
+            found = self.rows[arg, path] = self._least(self[arg], most)
+        return found
 
     # -- operations ---------------------------------------------------------------------------------------------------
     def _input(self, op: Op) -> ir.Value:
@@ -310,7 +358,7 @@ class _Values:
 
     def _load(self, op: Op) -> ir.Value:
         path, stride, offset, size, _ = op.info
-        return self.field(path, self[op.args[0]], stride, offset, size)
+        return self.field(path, self._row(op.args[0], path), stride, offset, size)
 
     def _store(self, op: Op) -> None:
         path, stride, offset, size = op.info
@@ -320,14 +368,15 @@ class _Values:
         condition = self.builder.icmp_unsigned("!=", self[op.args[0]], _WORD(0))
         return self.builder.select(condition, self[op.args[1]], self[op.args[2]])
 
-    def _guard(self, op: Op, fails: Any) -> None:
+    def _guard(self, op: Op) -> None:
         goes = self.emitter.function.append_basic_block("goes")
         holds = self.builder.icmp_unsigned("!=" if op.info else "==", self[op.args[0]], _WORD(0))
-        self.builder.cbranch(holds, goes, fails)
+        self.builder.cbranch(holds, goes, self.fails)
         self.builder.position_at_end(goes)
 
     def _while(self, start: ir.Value, step: Callable[[ir.Value], tuple[ir.Value, ir.Value]]) -> ir.Value:
-        """A loop: ``step`` says of a place whether the search ends there, and which place is next."""
+        """A loop: ``step`` says of a place whether the search ends there, and which place is next. One that may make no
+        sense does not go on for long."""
         builder, function = self.builder, self.emitter.function
         head, more, done = (function.append_basic_block(name) for name in ("search", "more", "found"))
         before = builder.block
@@ -335,11 +384,17 @@ class _Values:
         builder.position_at_end(head)
         at = builder.phi(_WORD)
         at.add_incoming(start, before)
+        turns = builder.phi(_WORD) if self.loose else None
         ends, following = step(at)
         builder.cbranch(ends, done, more)
         builder.position_at_end(more)
         at.add_incoming(following, more)
-        builder.branch(head)
+        if turns is None:
+            builder.branch(head)
+        else:
+            turns.add_incoming(_WORD(0), before)
+            turns.add_incoming(builder.add(turns, _WORD(1)), more)
+            builder.cbranch(builder.icmp_unsigned("<", turns, _WORD(_TURNS)), head, self.fails)
         builder.position_at_end(done)
         return at
 
@@ -351,7 +406,11 @@ class _Values:
         mask = builder.sub(size, _WORD(1))
 
         def field(at: ir.Value, offset: int, width: int) -> ir.Value:
-            return self.field(path, builder.add(begin, builder.mul(at, _WORD(step))), 1, offset, width)
+            place = builder.add(begin, builder.mul(at, _WORD(step)))
+            if self.loose:
+                most = builder.sub(builder.mul(self.emitter.tables[path, 2], _WORD(stride)), _WORD(step))
+                place = self._least(place, most)
+            return self.field(path, place, 1, offset, width)
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
             same: Any = ir.IntType(1)(1)
@@ -369,6 +428,8 @@ class _Values:
 
         def look(place: ir.Value) -> tuple[ir.Value, ir.Value]:
             pair = builder.add(at, builder.shl(place, _WORD(1)))
+            if self.loose:
+                pair = self._least(pair, builder.sub(self.emitter.tables[path, 2], _WORD(3)))
             if kind == "interval":  # is the next one above it?
                 held = self.field(path, pair, stride, 2 * stride, 4)
                 last = builder.icmp_unsigned(">=", builder.add(place, _WORD(1)), count)
@@ -392,9 +453,10 @@ class _Values:
         address = both(hi, lo)
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
-            # A row past the last is there too (zeros, or another namespace's).
-            length = self.field(path, at, stride, length_at, 4)
-            held = both(self.field(path, at, stride, hi_at, 8), self.field(path, at, stride, lo_at, 8))
+            # A row past the last may be another namespace's, and is not looked at for long.
+            row = self._least(at, builder.sub(self.emitter.tables[path, 2], _WORD(1)))
+            length = self.field(path, row, stride, length_at, 4)
+            held = both(self.field(path, row, stride, hi_at, 8), self.field(path, row, stride, lo_at, 8))
             shift = builder.and_(builder.zext(builder.sub(_WORD(128), length), wide), wide(127))
             differs = builder.icmp_unsigned("!=", builder.lshr(builder.xor(held, address), shift), wide(0))
             inside = builder.or_(builder.icmp_unsigned("==", length, _WORD(0)), builder.not_(differs))
@@ -403,7 +465,7 @@ class _Values:
 
         return self._while(start, look)
 
-    def _absent(self, op: Op, fails: Any) -> ir.Value:
+    def _absent(self, op: Op) -> ir.Value:
         path, stride, records, size, pairs = op.info
         builder, (digest, src, dst) = self.builder, (self[arg] for arg in op.args)
         mask = builder.sub(self.emitter.tables[path, 5], _WORD(1))
@@ -430,10 +492,29 @@ class _Values:
             for first, second in ((src, dst), (dst, src)):
                 both = builder.and_(builder.icmp_unsigned("==", a, first), builder.icmp_unsigned("==", b, second))
                 found = builder.or_(found, both)
-        builder.cbranch(found, fails, more)
+        builder.cbranch(found, self.fails, more)
         builder.position_at_end(more)
         at.add_incoming(builder.and_(builder.add(at, _WORD(1)), mask), more)
         builder.branch(head)
+        builder.position_at_end(goes)
+        return _WORD(1)
+
+    def _lacks(self, op: Op) -> ir.Value:
+        path, stride = op.info
+        builder, (start, value) = self.builder, (self[arg] for arg in op.args)
+        mask = builder.sub(self.emitter.tables[path, 5], _WORD(1))
+        held: list[ir.Value] = []
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            held.append(self.field(path, at, stride, 0, 8))
+            ends = builder.or_(
+                builder.icmp_unsigned("==", held[0], value), builder.icmp_unsigned("==", held[0], _WORD(0))
+            )
+            return ends, builder.and_(builder.add(at, _WORD(1)), mask)
+
+        self._while(builder.and_(start, mask), look)
+        goes = self.emitter.function.append_basic_block("goes")
+        builder.cbranch(builder.icmp_unsigned("==", held[0], value), self.fails, goes)
         builder.position_at_end(goes)
         return _WORD(1)
 
@@ -457,18 +538,33 @@ class _Values:
         tombs = self.field(counts, _WORD(counter), 8, 0, 8)
         self.put(counts, _WORD(counter), 8, 0, 8, builder.sub(tombs, reused))
 
+    def counter_key(self, op: Op) -> ir.Value:
+        """Of the counters of a namespace's rule: see ``counter_table``."""
+        where, rule = self[op.args[0]], self[op.args[1]]
+        if len(op.info) > 2:
+            where = self.builder.or_(where, _WORD(op.info[2] << 24))
+        return self.builder.or_(self.builder.shl(where, _WORD(32)), rule)
+
+    def counter_home(self, key: ir.Value, path: str) -> ir.Value:
+        mask = self.builder.sub(self.emitter.tables[path, 5], _WORD(1))
+        folded = self.builder.xor(key, self.builder.lshr(key, _WORD(29)))  # ``hashmap.spread``
+        return self.builder.and_(self.builder.lshr(self.builder.mul(folded, _WORD(int(MIX))), _WORD(32)), mask)
+
     def _count(self, op: Op) -> ir.Value:
-        path, stride = op.info
-        builder, (start, key, packets, volume) = self.builder, (self[arg] for arg in op.args)
+        path, stride, *_ = op.info
+        builder, packets, volume = self.builder, self[op.args[2]], self[op.args[3]]
         mask = builder.sub(self.emitter.tables[path, 5], _WORD(1))
+        key = self.counter_key(op)
         held: list[ir.Value] = []
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
             held.append(self.field(path, at, stride, 0, 8))
-            ends = builder.or_(builder.icmp_unsigned("==", held[0], key), builder.icmp_unsigned("==", held[0], _WORD(0)))
+            ends = builder.or_(
+                builder.icmp_unsigned("==", held[0], key), builder.icmp_unsigned("==", held[0], _WORD(0))
+            )
             return ends, builder.and_(builder.add(at, _WORD(1)), mask)
 
-        at = self._while(builder.and_(start, mask), look)
+        at = self._while(self.counter_home(key, path), look)
         self.put(path, at, stride, 0, 8, key)
         for offset, more in ((8, packets), (16, volume)):
             self.put(path, at, stride, offset, 8, builder.add(self.field(path, at, stride, offset, 8), more))

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from netsim.compiled.counter_table import GROUPED
 from netsim.compiled.trails.symbols import Abort, Const, Op, Recording, compute
 from netsim.compiled.trails.tables import CHANGING
 
 WALK, CHECK, COMMIT = range(3)
 EFFECTS = ("store", "insert", "count")
+ASKS = ("absent", "lacks")  # guards that look into flows
 _PLAIN = {
     "add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr", "udiv", "urem", "eq", "ne", "slt", "ult", "sle", "ule",
 }  # fmt: skip
@@ -26,33 +28,35 @@ _PLAIN = {
 
 @dataclass
 class Plan:
-    """Operations whose arguments are numbers of earlier ones; ``phases`` of each."""
+    """Operations whose arguments are numbers of earlier ones. Of each: its phase, and how many different words it gave
+    for the samples."""
 
     ops: list[Op] = field(default_factory=list)
+    variety: list[int] = field(default_factory=list)
     phases: list[int] = field(default_factory=list)
 
 
-def merge(samples: Sequence[Recording]) -> Plan:
-    """Abort if what has to be asked would come after the first thing that is written."""
-    made = _folded(samples)
-    plan = _needed(made)
+def merge(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ...]]) -> Plan:
+    """Abort if what has to be asked would come after the first thing that is written. ``groups`` of rules that are counted
+    together (table and number of each) are added to."""
+    plan = _needed(*_folded(samples, groups))
     _set_phases(plan)
     return plan
 
 
-def _folded(samples: Sequence[Recording]) -> list[Op]:
+def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ...]]) -> tuple[list[Op], list[int]]:
     ops: list[Op] = []
+    variety: list[int] = []
+    together: dict[Any, tuple[int, list[tuple[int, int]]]] = {}  # counts by namespace and what is added
     known: dict[Op, int] = {}
     now: list[Any] = []  # of each recorded operation: its number among ``ops``, or a Const
     learned: dict[int, Const] = {}  # numbers among ``ops`` that a guard has fixed
 
-    def emit(op: Op) -> int:
-        if op.code in EFFECTS or op.code == "guard" or _changes(op):
-            ops.append(op)
-            return len(ops) - 1
-        found = known.get(op)
+    def emit(op: Op, different: int = 1) -> int:
+        found = None if op.code in EFFECTS or op.code == "guard" or _changes(op) else known.get(op)
         if found is None:
             ops.append(op)
+            variety.append(different)
             found = known[op] = len(ops) - 1
         return found
 
@@ -102,9 +106,34 @@ def _folded(samples: Sequence[Recording]) -> list[Op]:
                 guard(emit(Op("eq", (number, same))), True)
                 now.append(same)
                 continue
-        number = emit(Op(op.code, args, op.info))
+        if op.code == "count":
+            base, table = _namespace_of(args[0], ops)
+            key = base, args[2:]
+            if isinstance(args[1], Const):
+                if key in together:
+                    together[key][1].append((table, args[1].word))
+                    now.append(Const(0))  # no counter of its own
+                    continue
+                together[key] = len(ops), [(table, args[1].word)]
+        number = emit(Op(op.code, args, op.info), len({one.words[place] for one in samples}))
         now.append(learned.get(number, number))
-    return ops
+    for number, rules in together.values():
+        if len(rules) > 1:
+            groups.append(tuple(rules))
+            op = ops[number]
+            base, _ = _namespace_of(op.args[0], ops)
+            ops[number] = Op("count", (base, Const(len(groups) - 1), *op.args[2:]), (*op.info, GROUPED))
+    return ops, variety
+
+
+def _namespace_of(where: Any, ops: list[Op]) -> tuple[Any, int]:
+    """Namespace and table of the first half of a counter's key."""
+    if isinstance(where, Const):
+        return Const(where.word & 0xFFFFFF), where.word >> 24
+    op = ops[where]
+    if op.code == "or" and isinstance(op.args[1], Const) and op.args[1].word & 0xFFFFFF == 0:
+        return op.args[0], op.args[1].word >> 24
+    return where, 0
 
 
 def _current(arg: Any, learned: dict[int, Const]) -> Any:
@@ -126,14 +155,14 @@ def _simple(code: str, one: Any, other: Any) -> Any:
 
 
 def _changes(op: Op) -> bool:
-    return op.code in ("load", "length") and op.info[0].startswith(CHANGING) or op.code == "absent"
+    return (op.code in ("load", "length") and op.info[0].startswith(CHANGING)) or op.code in ASKS
 
 
-def _needed(ops: list[Op]) -> Plan:
+def _needed(ops: list[Op], variety: list[int]) -> Plan:
     needed = [False] * len(ops)
     for place in range(len(ops) - 1, -1, -1):
         op = ops[place]
-        if op.code in EFFECTS or op.code in ("guard", "absent"):
+        if op.code in EFFECTS or op.code in ("guard", *ASKS):
             needed[place] = True
         if needed[place]:
             for arg in op.args:
@@ -144,7 +173,10 @@ def _needed(ops: list[Op]) -> Plan:
     for place, op in enumerate(ops):
         if needed[place]:
             number[place] = len(plan.ops)
-            plan.ops.append(Op(op.code, tuple(number[arg] if isinstance(arg, int) else arg for arg in op.args), op.info))
+            plan.ops.append(
+                Op(op.code, tuple(number[arg] if isinstance(arg, int) else arg for arg in op.args), op.info)
+            )
+            plan.variety.append(variety[place])
     return plan
 
 
@@ -161,7 +193,7 @@ def _set_phases(plan: Plan) -> None:
                 written.add((op.info[2], 0, Const(op.info[3])))
         elif _changes(op):
             phase = COMMIT if op.code == "load" and _may_be_written(op, written) else max(phase, CHECK)
-        if op.code in ("guard", "absent") and phase == COMMIT:
+        if op.code in ("guard", *ASKS) and phase == COMMIT:
             raise Abort("it must be asked what has been written")
         plan.phases.append(phase)
 

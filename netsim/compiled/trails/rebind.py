@@ -127,10 +127,16 @@ _BUILTINS = {
 
 # -- searches: one operation each ------------------------------------------------------------------------------------------
 def _probe(
-    table: Table, base: Any, step: int, start: Any, size: Any, keys: tuple[tuple[int, int, Any], ...], free: tuple[int, int]
+    table: Table,
+    base: Any,
+    step: int,
+    start: Any,
+    size: Any,
+    keys: tuple[tuple[int, int, Any], ...],
+    free: tuple[int, int],
 ) -> Any:
     """Linear probing: the first place from ``start`` on (modulo ``size``) whose item holds the keys or is free. An item is
-    ``step`` bytes, the first of them at row ``base``; keys are (offset, bytes, value), ``free`` (offset, bytes) is 0 there."""
+    ``step`` bytes, the first at row ``base``; keys are (offset, bytes, value), ``free`` is (offset, bytes) of what is 0."""
     recording = table.recording
     data = table.array.reshape(-1).view(np.uint8)
     begin, mask = word_of(base) * table.stride, word_of(size) - 1
@@ -165,7 +171,7 @@ def _free(table: Table, name: str) -> tuple[int, int]:
 
 
 def _place(rows: Table, key: Any) -> Any:
-    start = (key * hashmap._MIX) >> np.uint64(20)
+    start = _here(hashmap.spread)(key)
     return _probe(rows, 0, rows.stride, start, _size_of(rows), _fields(rows, key=key), _free(rows, "key"))
 
 
@@ -202,7 +208,9 @@ def _search_op(code: Table, kind: str, at: Any, count: Any, value: Any) -> Any:
     if kind == "interval":
         found = max(int(np.searchsorted(held[first : first + 2 * many : 2], wanted, "right")) - 1, 0)
     else:
-        chances = (held[first : first + 2 * many].astype(np.uint64).reshape(-1, 2) * np.array([1 << 32, 1], np.uint64)).sum(1)
+        chances = (
+            held[first : first + 2 * many].astype(np.uint64).reshape(-1, 2) * np.array([1 << 32, 1], np.uint64)
+        ).sum(1)
         found = int(np.searchsorted(chances, np.uint64(wanted), "right"))
     recording = code.recording
     op = Op("search", tuple(recording.arg(one) for one in (at, count, value)), (code.path, code.stride, kind))
@@ -241,7 +249,9 @@ def _device_row(F: Any, namespace: Any, device: Any) -> Any:
     key = u(namespace) << np.uint64(32) | u(device)
     none = np.uint64(0)
     start = _here(fib_kernels.mix)(u(namespace), u(device), none, none, none)
-    at = _probe(F.device, 0, F.device.stride, start, _size_of(F.device), _fields(F.device, key=key), _free(F.device, "key"))
+    at = _probe(
+        F.device, 0, F.device.stride, start, _size_of(F.device), _fields(F.device, key=key), _free(F.device, "key")
+    )
     return _TYPES[np.int64](at) if F.device[at]["key"] == key else _TYPES[np.int64](-1)
 
 
@@ -272,8 +282,18 @@ _OUTER_ENDS = (("src", "dst"),)
 
 
 def _elsewhere(s: Any, digest: Any) -> bool:
-    if s.counts[flows.N_ELSEWHERE] != 0:
-        raise Abort("the interpreter holds connections")
+    """A guard: the interpreter's tables hold nothing with this hash."""
+    held, noted = s.elsewhere.array, np.uint64(word_of(digest) | 1)
+    mask, at = len(held) - 1, word_of(digest) >> 1
+    while held[at & mask]:
+        if held[at & mask] == noted:
+            raise Abort("the interpreter holds its connection")
+        at += 1
+    recording = s.elsewhere.recording
+    op = Op(
+        "lacks", (recording.arg(digest >> np.uint64(1)), recording.arg(digest | np.uint64(1))), (s.elsewhere.path, 8)
+    )
+    recording.symbol(op, 1, W, 1)
     return False
 
 
@@ -310,14 +330,9 @@ def _insert(slots: Any, digest: Any, number: Any) -> bool:
 
 
 def _count(rows: Any, where: Any, rule: Any, packets: Any, volume: Any) -> Any:
-    u = _TYPES[np.uint64]
-    key = u(where) << np.uint64(32) | u(rule)
     recording = rows.recording
-    start = (key * hashmap._MIX) >> np.uint64(20)
-    op = Op("count", tuple(recording.arg(one) for one in (start, key, packets, volume)), (rows.path, rows.stride))
-    number = recording.effect(op)
-    recording.words[number] = 0
-    return Symbol(recording, number, I, 1)
+    op = Op("count", tuple(recording.arg(one) for one in (where, rule, packets, volume)), (rows.path, rows.stride))
+    return Symbol(recording, recording.effect(op), I, 1)
 
 
 def _never(what: str) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 A ``Symbol`` stands for a 64-bit word: a column of the packet, something loaded from a table, or what was computed from
 those. Kernels handle it like the NumPy number it stands for. Each has a *kind*, as numba would type it:
 
-    I   int64          U   uint64          W   uint32 and narrower (arithmetic on it is uint64's, as in numba)          B   bool
+    I   int64      U   uint64      W   uint32 and narrower (arithmetic on it is uint64's, as in numba)      B   bool
 
 Where control flow asks a symbol (``if``, ``range``, an index of scratch), the recording notes a guard and goes on with the
 answer for the packet at hand.

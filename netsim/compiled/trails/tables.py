@@ -96,7 +96,9 @@ class Table:
 
     def store(self, row: Any, offset: int, dtype: np.dtype[Any], value: Any) -> None:
         recording = self.recording
-        recording.effect(Op("store", (recording.arg(row), recording.arg(value)), (self.path, self.stride, offset, dtype.itemsize)))
+        recording.effect(
+            Op("store", (recording.arg(row), recording.arg(value)), (self.path, self.stride, offset, dtype.itemsize))
+        )
         kind, bits = _kind_of_field(dtype)
         if isinstance(value, Symbol):
             value = value.cut(bits).cast(kind)
@@ -258,4 +260,3 @@ class Journey:
         self.tcp = [Record(TCP_TRACK)]
         self.segment, self.told, self.why = Numbers(6, "i8"), Numbers(2, "i8"), Numbers(1, "i8")
         self.seed = [seed]
-

@@ -1,0 +1,68 @@
+"""Storms of new flows, with trails and without: the same results, the same connections, the same memory to the byte."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from netsim.compiled.along import TAKEN
+from netsim.datapath.engine import Datapath
+from netsim.datapath.traffic import Flows, Source, Target
+from netsim.interpreter.origin import LocalOrigin
+from netsim.packet.address import ip
+from netsim.packet.model import Proto
+from netsim.topology import Assembled
+from tests.support.datapath_worlds import _targets, cluster
+from tests.support.trail_storms import differences, eager, without_trails
+
+pytestmark = [
+    pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there are no trails without a compiler"),
+    pytest.mark.timeout(600),
+]
+
+# A cluster, the protocol (None: any), and the share of packets that trails must take, of storms in which many a packet is of
+# a flow that has begun before, in the very block or long ago.
+STORMS = {
+    ("example flannel:vxlan", Proto.TCP): 0.05,
+    ("example flannel:udp", Proto.UDP): 0.05,
+    ("boutique flannel:host-gw", None): 0.2,
+    ("dual flannel:vxlan", None): 0.05,
+}
+BATCHES, PACKETS = 4, 2000
+
+
+def drawn(made: Assembled, datapath: Datapath, proto: Proto | None, count: int) -> Flows:
+    """Flows of all pods to everything that answers; the same for the same arguments."""
+    sources = [
+        Source(datapath.origin(LocalOrigin(made.namespace_of(one))), ip(held.ip))
+        for _, one in sorted(made.cluster.pods.items())
+        if one.spec.node_name
+        for held in one.status.pod_ips
+    ]
+    nodes = [(name, held.ip) for name, wire in made.network.topology.wires.items() for held in wire.interfaces]
+    families = {source.address.version for source in sources}
+    targets = [
+        Target(*one) for one in _targets(made, nodes, []) if one[0].version in families and proto in (None, one[2])
+    ]
+    return Flows.draw(sources, targets, count, datapath.addresses, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize(("name", "proto"), STORMS)
+def test_storms_of_new_flows(name: str, proto: Proto | None) -> None:
+    made = cluster(name)
+    one, other = eager(Datapath(made.network, seed=9)), without_trails(Datapath(made.network, seed=9))
+    flows = [drawn(made, datapath, proto, BATCHES * PACKETS) for datapath in (one, other)]
+    random = np.random.default_rng(3)
+    for number in range(BATCHES):
+        # Some twice, so that a block has packets whose flow begins in the very block; some begun in batches before.
+        which = random.integers(0, (number + 1) * PACKETS, PACKETS)
+        which[::2] = np.arange(number * PACKETS, number * PACKETS + len(which[::2]))
+        first, second = (held.opening(which, start=(number + 1) * 1_000_000, rate=100_000) for held in flows)
+        found = differences(one, other, (first, second))
+        assert not found, (number, found)
+        if one.trails.addresses:
+            one.trails.wait = 1 << 62
+    taken = int(one._scratch.trails[TAKEN])
+    assert taken > STORMS[name, proto] * BATCHES * PACKETS, (taken, one.paths, one.reasons)
+    assert not int(other._scratch.trails[TAKEN])
