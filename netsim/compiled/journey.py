@@ -58,7 +58,7 @@ AT_END, AT_BAIL, AT_FAULT = 100, 101, 102
     LONGEST,
     NOW,  # ms
     STATE_AFTER,  # column of timeouts that the flow is in after this packet
-    STEPPED,  # 1: the flow's tracker has taken this packet into account
+    STEPPED,  # 1: a new flow's tracker has taken this packet into account, 2: that of a known one
     ORIGIN,
     ONLY_OIF,  # device name a tunnel insists on
     TTL_IN,
@@ -162,7 +162,7 @@ class Scratch(NamedTuple):
     hit_ns: npt.NDArray[np.uint32]  # of each hit: namespace | table << 24, IPv6's tables five higher
     arrivals: npt.NDArray[np.uint32]  # (ARRIVAL_ROOM, 6): what has come in where
     out: npt.NDArray[np.int64]  # answers of the FIB
-    tcp: Any  # one record: the flow's tracker as this packet leaves it
+    tcp: Any  # the flow's tracker as this packet leaves it; another that is only tried
     segment: npt.NDArray[
         np.int64
     ]  # TCP: flags, sequence, acknowledged, window, window scale (-1, NO_OPTIONS), bytes of data
@@ -186,7 +186,7 @@ def scratch() -> Scratch:
         np.zeros(HIT_ROOM, np.uint32),
         np.zeros((ARRIVAL_ROOM, 6), np.uint32),
         np.zeros(8, np.int64),
-        np.zeros(1, TCP_TRACK),
+        np.zeros(2, TCP_TRACK),
         np.zeros(6, np.int64),
         np.zeros(2, np.int64),
         np.zeros(1, np.uint64),

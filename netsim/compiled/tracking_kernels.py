@@ -79,14 +79,24 @@ def set_state(e: Any, x: Any) -> None:
     x.r[rg.HAS] |= np.uint32(1 << rg.CT_MARK)
 
 
+@kernel
+def _may_begin(e: Any, x: Any, proto: Int) -> Int:
+    """Can the packet be the first of a connection?"""
+    if proto == _TCP:
+        loose = e.w.namespace[x.j[jn.NS]]["flags"] & LOOSE != 0
+        return not x.segment[0] & _RST and tcp_begin(x.tcp[1], x.segment, loose) != 0
+    return (proto != _ICMP and proto != _ICMPV6) or x.r[rg.ICMP_TYPE] == 8 or x.r[rg.ICMP_TYPE] == 128
+
+
 @unit
 def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     """Take the packet into a copy of the flow's tracker, once a journey: STATE_AFTER. False: INVALID, or begun anew."""
     r, j = x.r, x.j
-    if j[jn.STEPPED] != 0:
-        return 1
-    j[jn.STEPPED] = 1
     proto = np.int64(r[rg.PROTO])
+    if j[jn.STEPPED] != 0:
+        # Where a rule has dropped all packets of a connection that is known elsewhere, each begins it anew, or is INVALID.
+        return 1 if flow != 0 or j[jn.STEPPED] == 1 or _may_begin(e, x, proto) else 0
+    j[jn.STEPPED] = 1 if flow == 0 else 2
     now = j[jn.NOW]
     flags = e.w.namespace[j[jn.NS]]["flags"]
     if proto == _TCP:

@@ -70,6 +70,14 @@ ONCE_DIFFERENT = {
     (Family.IPV6, 9000191): "a set that rules change",
 }
 
+CLUSTERS_ONCE_DIFFERENT = {("dual flannel:vxlan", 880002991): "a reset of a connection that is known at one end"}
+
+
+@pytest.mark.parametrize(("name", "seed"), CLUSTERS_ONCE_DIFFERENT)
+def test_clusters_that_were_once_different(name: str, seed: int) -> None:
+    told = compare(ClusterWorld(name, seed), 300, seed - seed % 10, CLUSTERS_ONCE_DIFFERENT[name, seed])
+    assert not told.failures, told.failures
+
 
 @pytest.mark.parametrize(("family", "seed"), ONCE_DIFFERENT)
 def test_worlds_that_were_once_different(family: Family, seed: int) -> None:

@@ -257,6 +257,6 @@ class Journey:
         self.rules = _Rules()
         self.hit_ns = Numbers(jn.HIT_ROOM, "u4")
         self.arrivals = [Numbers(6, "u4") for _ in range(jn.ARRIVAL_ROOM)]
-        self.tcp = [Record(TCP_TRACK)]
+        self.tcp = [Record(TCP_TRACK), Record(TCP_TRACK)]
         self.segment, self.told, self.why = Numbers(6, "i8"), Numbers(2, "i8"), Numbers(1, "i8")
         self.seed = [seed]
