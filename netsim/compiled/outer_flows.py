@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled.flows import (
+from netsim.compiled.flow_index import after, crowded, fitting, home, insert, inverted_ports, remove, tuple_hash
+from netsim.compiled.flow_records import (
     N_OUTER_FREE,
     N_OUTER_TOMBS,
     N_OUTERS,
@@ -19,13 +20,8 @@ from netsim.compiled.flows import (
     SEEN_REPLY,
     UDP_STREAM,
     FlowState,
-    elsewhere,
-    fitting,
-    insert,
-    inverted_ports,
-    remove,
-    tuple_hash,
 )
+from netsim.compiled.flows import elsewhere
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.unit import unit
 
@@ -63,10 +59,10 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
     h = tuple_hash(proto, src, dst, ports, ipv6)
     if elsewhere(s, h):
         return -1
-    at = fitting(s.outer_slots, h, h)
+    at = fitting(s.outer_slots, h, home(s.outer_slots, h))
     while s.outer_slots[at] != 0:
         number = np.int64(s.outer_slots[at] & NUMBER)
-        at = fitting(s.outer_slots, h, at + U(1))
+        at = fitting(s.outer_slots, h, after(s.outer_slots, at))
         entry = s.outer[number]
         if entry["proto"] != proto or (entry["status"] & 1) != ipv6 or (entry["ns0"] != ns and entry["ns1"] != ns):
             continue
@@ -77,27 +73,33 @@ def find_outer(s: FlowState, ns: Int, proto: Int, src: Int, dst: Int, ports: Int
     return 0
 
 
+@kernel
+def room_for_outer(s: FlowState) -> Int:
+    unused = s.counts[N_OUTER_FREE] != 0 or s.counts[OUTER_HIGH] + 1 < s.outer.shape[0]
+    return unused and not crowded(s.outer_slots, s.counts[N_OUTERS] + 1, s.counts[N_OUTER_TOMBS])
+
+
 @unit
 @kernel
 def new_outer(s: FlowState, proto: Int, src: Int, dst: Int, ports: Int, ipv6: Int, ns0: Int, ns1: Int) -> Int:
     """A linked outer entry: the dead one of the same tuple, or a new record; 0 if there is no room."""
     h = tuple_hash(proto, src, dst, ports, ipv6)
-    at = fitting(s.outer_slots, h, h)
+    at = fitting(s.outer_slots, h, home(s.outer_slots, h))
     while s.outer_slots[at] != 0:
         number = np.int64(s.outer_slots[at] & NUMBER)
-        at = fitting(s.outer_slots, h, at + U(1))
+        at = fitting(s.outer_slots, h, after(s.outer_slots, at))
         entry = s.outer[number]
         if entry["proto"] == proto and entry["src"] == src and entry["dst"] == dst and entry["ports"] == ports:
             if entry["ns0"] == ns0 and entry["ns1"] == ns1 and (entry["status"] & 1) == ipv6:
                 return number
+    if not room_for_outer(s):
+        return 0
     number = s.counts[N_OUTER_FREE]
     if number != 0:
         s.counts[N_OUTER_FREE] = np.int64(s.outer[number]["src"])
-    elif s.counts[OUTER_HIGH] + 1 < s.outer.shape[0]:
+    else:
         s.counts[OUTER_HIGH] += 1
         number = s.counts[OUTER_HIGH]
-    else:
-        return 0
     entry = s.outer[number]
     entry["src"], entry["dst"], entry["ports"] = src, dst, ports
     entry["proto"] = proto
@@ -119,3 +121,15 @@ def drop_outer(s: FlowState, number: Int) -> None:
     entry["src"] = np.uint32(s.counts[N_OUTER_FREE])
     s.counts[N_OUTER_FREE] = number
     s.counts[N_OUTERS] -= 1
+
+
+@kernel
+def index_outers(s: FlowState) -> None:
+    """Write the index anew from the records: after growing, or to get rid of tombs."""
+    s.outer_slots[:] = 0
+    s.counts[N_OUTER_TOMBS] = 0
+    for number in range(1, s.counts[OUTER_HIGH] + 1):
+        entry = s.outer[number]
+        if entry["proto"] != 0:
+            v6 = np.int64(entry["status"] & 1)
+            insert(s.outer_slots, tuple_hash(entry["proto"], entry["src"], entry["dst"], entry["ports"], v6), number)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
+from netsim.compiled import flow_records as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.flows import alive, elsewhere, find, inverted_ports, same_source, source_key
+from netsim.compiled.flow_index import inverted_ports
+from netsim.compiled.flow_records import count_of, namespace_of, nat_at_of, number_at
+from netsim.compiled.flows import alive, elsewhere, find, same_source, source_key
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
 from netsim.compiled.outer_flows import find_outer
@@ -95,7 +97,7 @@ def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
             if not begun:
                 return 0
         else:
-            x.tcp[0] = e.s.tcp[flow]
+            x.tcp[0] = e.s.cold[flow]["tcp"]
         if x.segment[0] & _RST and (flow == 0 or not e.s.hot[flow]["status"] & fl.SEEN_REPLY):
             return 0
         status = np.int64(0 if flow == 0 else e.s.hot[flow]["status"])
@@ -179,12 +181,13 @@ def track(e: Any, x: Any) -> Int:
         if not begin_or_advance(e, x, flow, direction):
             return bail(x, jn.R_TRACKER)
         if flow != 0:
-            hot, cold = e.s.hot[flow], e.s.cold[flow]
+            hot = e.s.hot[flow]
             stop["established"] = 1 if direction or hot["status"] & fl.SEEN_REPLY else 0
             stop["asked"] = 3
-            if cold["nat_at"] < cold["count"] and cold["ns"][cold["nat_at"]] == ns:
+            nat_at = nat_at_of(hot)
+            if nat_at < count_of(hot) and namespace_of(e.s, flow, nat_at) == ns:
                 stop["status"] = hot["status"] & (fl.SNAT | fl.DNAT)
-                stop["masquerade"] = cold["masquerade"]
+                stop["masquerade"] = number_at(e.s.rest[flow], fl.DEVICE)
                 if direction:
                     stop["out_src"], stop["out_dst"] = hot["s0_dst"], hot["s0_src"]
                     stop["out_ports"] = inverted_ports(proto, np.int64(hot["s0_ports"]))
