@@ -14,18 +14,23 @@ from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled.counter_table import count
 from netsim.compiled.flow_records import (
+    bits_of,
     count_of,
+    keep_time,
     namespace_of,
     outer_of,
+    owner_of,
+    set_bits,
     set_namespace,
     set_number,
     set_outer,
+    set_owner,
     settings_of,
     status_word,
 )
-from netsim.compiled.flows import alive, drop_flow, entry_at, find_any, link_flow, new_flow, room_for_flow
+from netsim.compiled.flows import alive, disown, drop_flow, entry_at, find_any, link_flow, new_flow, room_for_flow
 from netsim.compiled.jit import Int, kernel
-from netsim.compiled.outer_flows import new_outer, outer_last, room_for_outer, settled
+from netsim.compiled.outer_flows import new_outer, outer_last, outer_timeout, room_for_outer, settled
 from netsim.compiled.recent_table import commit as commit_recent
 from netsim.compiled.tracking_kernels import bail, fault
 from netsim.compiled.unit import unit
@@ -237,34 +242,30 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     number = found >> 1
     stop = x.stops[first]
     if found == 0:
-        v6 = x.out[7]
         number = new_outer(
             s, np.int64(stop["proto"]), np.int64(stop["in_src"]), np.int64(stop["in_dst"]), np.int64(stop["in_ports"]),
-            v6, np.int64(stop["ns"]), np.int64(x.stops[last]["ns"]),
+            x.out[7], np.int64(stop["ns"]), np.int64(x.stops[last]["ns"]),
+            np.int64(e.w.namespace[stop["ns"]]["settings"]),
         )  # fmt: skip
         if number == 0:
             return -1
-        entry = s.outer[number]
         free_outer(e, number)
-        entry["born"] = now
-        entry["status"] = v6
-        entry["state"] = fl.UDP if entry["proto"] == 17 else fl.GENERIC
-        entry["settings"] = e.w.namespace[stop["ns"]]["settings"]
+        set_bits(s.outer[number], 0)
+        s.outer[number]["born"] = now
     entry = s.outer[number]
+    bits = bits_of(entry)
     reply = found & 1
-    if entry["proto"] == 17:
-        stream = (reply or entry["status"] & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000
-        entry["state"] = fl.UDP_STREAM if stream else fl.UDP
-        if stream:
-            entry["status"] |= fl.ASSURED
+    if stop["proto"] == 17 and (reply or bits & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000:
+        bits |= fl.ASSURED
     if reply:
-        entry["status"] |= fl.SEEN_REPLY
+        bits |= fl.SEEN_REPLY
+    set_bits(entry, bits)
     owner = flow << 1 | direction
-    if flow != 0 and found == 0 and settled(entry):
-        entry["owner"] = owner
-    elif entry["owner"] != owner or flow == 0:
+    if flow != 0 and found == 0 and settled(s, entry):
+        set_owner(entry, owner)
+    elif flow == 0 or owner_of(entry) != owner:
         free_outer(e, number)
-    entry["last"] = now
+        entry["last"] = now
     return number
 
 
@@ -272,10 +273,9 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
 def free_outer(e: Any, number: Int) -> None:
     """From now on the entry keeps its own time; its owner must look after it packet by packet."""
     entry = e.s.outer[number]
-    owner = np.int64(entry["owner"])
+    owner = owner_of(entry)
     if owner != 0:
-        entry["last"] = outer_last(e.s, number)
-        entry["owner"] = 0
+        keep_time(entry, outer_last(e.s, number))
         forget_class(e, owner >> 1, owner & 1)
 
 
@@ -316,13 +316,12 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     taken = j[jn.TTL_IN] - np.int64(r[rg.TTL])
     longest = min(j[jn.LONGEST], 65535)
     timeout = np.int64(s.timeouts[settings_of(hot), state])
-    outer_timeout, kept = np.int64(_NEVER), 0
+    tunnel_timeout, kept = np.int64(_NEVER), 0
     if outer != 0:
-        entry = s.outer[outer]
-        if not settled(entry):
+        if not settled(s, s.outer[outer]):
             return 0
-        outer_timeout = np.int64(s.timeouts[entry["settings"], entry["state"]])
-        kept = 0 if entry["owner"] == (flow << 1 | direction) else 1
+        tunnel_timeout = outer_timeout(s, outer)
+        kept = 0 if owner_of(s.outer[outer]) == (flow << 1 | direction) else 1
     for number in range(1, s.counts[fl.N_CLASSES]):
         row = s.classes[number]
         if (
@@ -332,7 +331,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
             and row["longest"] == longest
             and row["rules"] == r[rg.EVALUATED]
             and row["timeout"] == timeout
-            and row["outer_timeout"] == outer_timeout
+            and row["outer_timeout"] == tunnel_timeout
             and row["tcp"] == tcp
             and row["outer_kept"] == kept
             and row["masqueraded"] == j[jn.MASQUERADED]
@@ -345,7 +344,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
         return 0
     row = s.classes[number]
     row["verdict"], row["ttl"], row["longest"], row["rules"] = j[jn.VERDICT], taken, longest, r[rg.EVALUATED]
-    row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, outer_timeout, tcp, kept
+    row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, tunnel_timeout, tcp, kept
     row["masqueraded"], row["hits"], row["profile"] = j[jn.MASQUERADED], hits, first
     row["least"] = j[jn.SPENT]
     s.counts[fl.N_PROFILES] += hits
@@ -409,8 +408,10 @@ def commit(e: Any, x: Any) -> Int:
 def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, now: Int) -> Int:
     j, s = x.j, e.s
     hot = s.hot[flow]
-    _tie(e, flow, direction, outer_of(s, flow, direction), outer)
-    set_outer(s, flow, direction, outer)
+    travelled = outer_of(s, flow, direction)
+    if travelled != outer:
+        disown(s, travelled, flow << 1 | direction, np.int64(hot["last1"]) if direction else np.int64(hot["last0"]))
+        set_outer(s, flow, direction, outer)
     hot["packets"] += np.uint32(1)
     replied = hot["status"] & fl.SEEN_REPLY
     changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)
@@ -446,12 +447,3 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
         else:
             hot["class0"] = place
     return 0
-
-
-@kernel
-def _tie(e: Any, flow: Int, direction: Int, before: Int, after: Int) -> None:
-    """The direction now travels in another tunnel entry, or in none: the one before keeps its own time, which ended with the
-    packet before this one."""
-    if before != 0 and before != after and e.s.outer[before]["owner"] == (flow << 1 | direction):
-        e.s.outer[before]["last"] = outer_last(e.s, before)
-        e.s.outer[before]["owner"] = 0

@@ -32,7 +32,7 @@ from netsim.compiled.along import COUNT, PACKETS, along
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
 from netsim.compiled.flow_index import fitting, home, inverted_ports, tuple_hash
-from netsim.compiled.flow_records import NUMBER, outer_of
+from netsim.compiled.flow_records import NUMBER, OWNED, bits_of, outer_of
 from netsim.compiled.flows import find_any
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import run
@@ -327,6 +327,7 @@ def process(
 def kept_outer(s: Any, flow: Int, direction: Int, now: Int) -> Int:
     """The number of the tunnel's entry that this direction travels in, if it lives and keeps its own time; else 0."""
     outer = U(outer_of(s, flow, direction))
-    if s.outer[outer]["owner"] != 0 or not settled(s.outer[outer]) or not outer_alive(s, outer, now):
+    entry = s.outer[outer]
+    if bits_of(entry) & OWNED or not settled(s, entry) or not outer_alive(s, outer, now):
         return U(0)
     return outer

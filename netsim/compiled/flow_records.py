@@ -15,10 +15,11 @@ Where the bytes of a flow are that goes through a tunnel and has been answered:
     rest    12   what first packets alone touch: links of the chains by source, a third namespace, the device of a masquerade
     index   11   two slots (s0, and s1 if it differs) of 4 bytes, 8 bits of tag | 24 bits of flow number, 3/4 full
     sources  2   heads of the chains by source, one for two flows
-    outer   80   two entries, one per tunnel's tuple and direction, shared by flows whose outer tuples collide
+    outer   32   two entries, one per tunnel's tuple and direction, shared by flows whose outer tuples collide; addresses and
+                 namespaces are those of the tunnel's *ends*, each of which is kept once
     index   11   of those
             --
-           244   and a thousand to four thousand rows for what many flows share: classes and their profiles
+           196   and a few thousand rows of what many flows share: ends of tunnels, classes and their profiles
 
 Numbers of flows, outer entries, namespaces and names have 24 bits. Times are milliseconds of simulated time, 32 bits:
 49 days.
@@ -34,6 +35,7 @@ import numpy.typing as npt
 from netsim.compiled.jit import Int, shared
 from netsim.compiled.tcp_kernel import TCP_TRACK
 
+U = np.uint64
 Array = Any  # a structured array; numba knows its fields
 
 HOT = np.dtype(
@@ -86,19 +88,20 @@ REST = np.dtype(
 NS2, DEVICE, NEXT0, NEXT1 = range(4)
 OUTER = np.dtype(
     [
-        ("src", "u4"),
-        ("dst", "u4"),
-        ("ports", "u4"),
-        ("proto", "u1"),  # 0: free
-        ("state", "u1"),
-        ("status", "u1"),
-        ("settings", "u1"),
-        ("ns0", "u4"),
-        ("ns1", "u4"),
+        ("key", "u8"),  # ends and source port, which make the tuple, and bits; 0: the record is free. See ``outer_key``
         ("born", "u4"),
-        ("last", "u4"),  # meaningful while ``owner`` is 0
-        ("owner", "u4"),  # flow << 1 | direction whose ``last`` counts, 0: kept here
-        ("spare", "u4"),
+        ("last", "u4"),  # ms of its last packet; or (OWNED) flow << 1 | direction whose last packet that is
+    ]
+)
+END = np.dtype(  # one of the two ends of outer entries: thousands have one
+    [
+        ("address", "u4"),
+        ("ns", "u4"),
+        ("port", "u2"),  # that packets to either end have as their destination; 0: the protocol has none
+        ("proto", "u1"),
+        ("ipv6", "u1"),
+        ("settings", "u1"),  # row of ``FlowState.timeouts``; that of the near end counts
+        ("spare", "u1", 3),
     ]
 )
 CLASS = np.dtype(
@@ -122,10 +125,10 @@ CLASS = np.dtype(
     ]
 )
 assert (HOT.itemsize, COLD.itemsize, REST.itemsize) == (64, 64, 12)
-assert OUTER.itemsize == 40
+assert (OUTER.itemsize, END.itemsize) == (16, 16)
 
-# Bits of ``Hot.status``, the lowest of them also of an outer entry's.
-IPV6, SNAT, DNAT, SEEN_REPLY, ASSURED = 1, 2, 4, 8, 16
+# Bits of ``Hot.status``; SEEN_REPLY, ASSURED and OWNED of an outer entry.
+IPV6, SNAT, DNAT, SEEN_REPLY, ASSURED, OWNED = 1, 2, 4, 8, 16, 32
 _COUNT, _NAT_AT, _SETTINGS = 5, 7, 9  # where the rest begins: see ``status_word``
 SETTINGS = 64  # rows of ``FlowState.timeouts``
 
@@ -152,10 +155,11 @@ TIMEOUT_NAMES = (
 
 NUMBER = np.uint32(0x00FFFFFF)  # bits of a number
 MOST = 0x00FFFFFE  # flows and outer entries
+MOST_ENDS = (1 << 21) - 1
 
 
 class FlowState(NamedTuple):
-    """The arrays that kernels see. Flow and outer numbers start at 1."""
+    """The arrays that kernels see. Numbers of flows, outer entries and their ends start at 1."""
 
     slots: npt.NDArray[np.uint32]
     outer_slots: npt.NDArray[np.uint32]
@@ -163,6 +167,8 @@ class FlowState(NamedTuple):
     cold: Array
     rest: Array
     outer: Array
+    end_slots: npt.NDArray[np.uint32]
+    ends: Array
     timeouts: npt.NDArray[np.uint32]  # (SETTINGS, 16) ms
     sources: npt.NDArray[np.uint32]  # heads of the chains by source: flows
     elsewhere: npt.NDArray[np.uint64]  # hashes of tuples that the interpreter's tables hold
@@ -184,7 +190,8 @@ class FlowState(NamedTuple):
     HIGH,
     OUTER_HIGH,
     N_PROFILES,
-) = range(11)
+    N_ENDS,
+) = range(12)
 COUNTS = 16
 
 
@@ -252,3 +259,55 @@ def nat_at_of(hot: Any) -> Int:
 @shared
 def settings_of(hot: Any) -> Int:
     return np.int64(hot["status"]) >> _SETTINGS & (SETTINGS - 1)
+
+
+# -- outer entries -----------------------------------------------------------------------------------------------------
+@shared
+def outer_key(near: Int, far: Int, port: Int, bits: Int) -> Int:
+    """``Outer.key``: the end that sent its first packet and the other one (numbers, 21 bits each), the source port, bits."""
+    return U(near) << U(43) | U(far) << U(22) | U(port) << U(6) | U(bits)
+
+
+@shared
+def near_of(entry: Any) -> Int:
+    return np.int64(entry["key"] >> U(43))
+
+
+@shared
+def far_of(entry: Any) -> Int:
+    return np.int64(entry["key"] >> U(22) & U(MOST_ENDS))
+
+
+@shared
+def bits_of(entry: Any) -> Int:
+    return np.int64(entry["key"] & U(0x3F))
+
+
+@shared
+def set_bits(entry: Any, bits: Int) -> None:
+    entry["key"] = entry["key"] >> U(6) << U(6) | U(bits)
+
+
+@shared
+def ports_of(s: FlowState, entry: Any) -> Int:
+    """As in a tuple: source << 16 | destination."""
+    return np.int64(entry["key"] >> U(6) & U(0xFFFF)) << 16 | np.int64(s.ends[near_of(entry)]["port"])
+
+
+@shared
+def owner_of(entry: Any) -> Int:
+    """The flow << 1 | direction whose ``last`` counts for the entry; 0: it keeps its own."""
+    return np.int64(entry["last"]) if bits_of(entry) & OWNED else np.int64(0)
+
+
+@shared
+def set_owner(entry: Any, owner: Int) -> None:
+    set_bits(entry, bits_of(entry) | OWNED)
+    entry["last"] = owner
+
+
+@shared
+def keep_time(entry: Any, last: Int) -> None:
+    """No flow owns the entry any more."""
+    set_bits(entry, bits_of(entry) & ~OWNED)
+    entry["last"] = last

@@ -18,10 +18,12 @@ from netsim.compiled.flow_records import (
     NUMBER,
     FlowState,
     count_of,
+    keep_time,
     namespace_of,
     nat_at_of,
     number_at,
     outer_of,
+    owner_of,
     set_number,
     settings_of,
 )
@@ -288,9 +290,9 @@ def drop_flow(s: FlowState, flow: Int) -> Int:
 
 @kernel
 def disown(s: FlowState, number: Int, owner: Int, last: Int) -> None:
-    if number != 0 and s.outer[number]["owner"] == owner:
-        s.outer[number]["owner"] = 0
-        s.outer[number]["last"] = last
+    """If the outer entry belongs to ``owner``, it has its own time from now on: ``last``."""
+    if number != 0 and owner_of(s.outer[number]) == owner:
+        keep_time(s.outer[number], last)
 
 
 @kernel

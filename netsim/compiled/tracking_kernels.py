@@ -17,7 +17,7 @@ from netsim.compiled import flow_records as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled.flow_index import inverted_ports
-from netsim.compiled.flow_records import count_of, namespace_of, nat_at_of, number_at
+from netsim.compiled.flow_records import bits_of, count_of, namespace_of, nat_at_of, number_at
 from netsim.compiled.flows import alive, elsewhere, find, same_source, source_key
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
@@ -164,8 +164,8 @@ def track(e: Any, x: Any) -> Int:
             return bail(x, jn.R_TUNNEL)  # nobody answers a VXLAN packet
         stop["found"] = found
         if found != 0:
-            entry = e.s.outer[found >> 1]
-            stop["established"] = 1 if found & 1 or entry["status"] & fl.SEEN_REPLY else 0
+            replied = found & 1 or bits_of(e.s.outer[found >> 1]) & fl.SEEN_REPLY
+            stop["established"] = 1 if replied else 0
             stop["asked"] = 3
     else:
         found = find(e.s, ns, proto, src, dst, ports, v6, now)

@@ -21,9 +21,14 @@ from netsim.compiled.flow_index import room_for, tuple_hash
 from netsim.compiled.flow_records import (
     FlowState,
     aligned,
+    bits_of,
     count_of,
+    far_of,
     namespace_of,
     nat_at_of,
+    near_of,
+    ports_of,
+    set_bits,
     set_namespace,
     set_number,
     set_outer,
@@ -31,7 +36,7 @@ from netsim.compiled.flow_records import (
     status_word,
 )
 from netsim.compiled.flows import GONE, add_elsewhere, index_flows, link_flow, new_flow, remove_elsewhere, source_key
-from netsim.compiled.outer_flows import index_outers, new_outer, outer_last
+from netsim.compiled.outer_flows import index_outers, new_outer, outer_last, outer_timeout, room_for_ends
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
 from netsim.compiled.tcp_kernel import store as write_track
@@ -39,7 +44,7 @@ from netsim.linux.conntrack import Entry, Tuple
 from netsim.linux.conntrack_tcp import STATES
 from netsim.packet.model import Proto
 
-_CLASSES, _PROFILES = 4096, 65536
+_CLASSES, _PROFILES, _ENDS = 4096, 65536, 256
 _ECHO: dict[int, int] = {Proto.ICMP: fl.ICMP_ECHO, Proto.ICMPV6: fl.ICMPV6_ECHO}
 _FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
@@ -62,6 +67,8 @@ class FlowStore:
             cold=aligned(flows, fl.COLD),
             rest=aligned(flows, fl.REST),
             outer=aligned(2 * flows, fl.OUTER),
+            end_slots=np.zeros(room_for(_ENDS, 1), np.uint32),
+            ends=np.zeros(_ENDS, fl.END),
             timeouts=np.zeros((fl.SETTINGS, 16), np.uint32),
             sources=np.zeros(flows // 2, np.uint32),
             elsewhere=np.zeros(1024, np.uint64),
@@ -107,10 +114,16 @@ class FlowStore:
         index_flows(reference(self.state))
 
     def grow_outers(self) -> None:
-        """The same for tunnels' entries."""
+        """The same for tunnels' entries, and for their ends."""
         state = self.state
-        outers = len(state.outer)
-        if int(state.counts[fl.OUTER_HIGH]) + 1 == outers and not state.counts[fl.N_OUTER_FREE]:
+        outers, ends = len(state.outer), len(state.ends)
+        if not room_for_ends(reference(state)):
+            if ends > fl.MOST_ENDS:
+                raise OverflowError(f"more than {fl.MOST_ENDS:,} ends of tunnels")
+            self.state = state._replace(
+                ends=_longer(state.ends, 2 * ends), end_slots=np.zeros(room_for(2 * ends, 1), np.uint32)
+            )
+        elif int(state.counts[fl.OUTER_HIGH]) + 1 == outers and not state.counts[fl.N_OUTER_FREE]:
             outers = min(2 * outers, fl.MOST)
             if outers == len(state.outer):
                 raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
@@ -158,13 +171,12 @@ class FlowStore:
         one, v6 = entry.original, int(entry.original.src.version == 6)
         number = 0
         while not number:
-            number = int(new_outer(reference(self.state), one.proto, *self.words(one), v6, *namespaces))
+            number = int(new_outer(reference(self.state), one.proto, *self.words(one), v6, *namespaces, settings))
             if not number:
                 self.grow_outers()
         record = self.state.outer[number]
-        record["born"], record["last"], record["owner"] = round(entry.born * MS), last, 0
-        record["status"] = v6 | fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured
-        record["state"], record["settings"] = state_of(entry), settings
+        set_bits(record, fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured)
+        record["born"], record["last"] = round(entry.born * MS), last
 
     def put_flow(self, held: Sequence[tuple[int, Entry]], settings: int, device: int, now: int) -> bool:
         """One record for these (namespace, entry), in the order in which the connection's first packet made them. False,
@@ -233,7 +245,7 @@ class FlowStore:
         yield from np.flatnonzero(used).tolist()
 
     def outers(self) -> Iterator[int]:
-        used = self.state.outer[: int(self.state.counts[fl.OUTER_HIGH]) + 1]["proto"] != 0
+        used = self.state.outer[: int(self.state.counts[fl.OUTER_HIGH]) + 1]["key"] != 0
         yield from np.flatnonzero(used).tolist()
 
     def namespaces_of(self, flow: int) -> list[int]:
@@ -273,19 +285,20 @@ class FlowStore:
             )
 
     def entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
-        record = self.state.outer[number]
-        status, proto = int(record["status"]), int(record["proto"])
-        one = self.tuple_of(record, "", proto, 6 if status & fl.IPV6 else 4)
-        life = int(self.state.timeouts[int(record["settings"]), int(record["state"])])
-        for ns in dict.fromkeys((int(record["ns0"]), int(record["ns1"]))):
+        record, ends, flows = self.state.outer[number], self.state.ends, reference(self.state)
+        near, far = ends[int(near_of(record))], ends[int(far_of(record))]
+        ports, bits, version = int(ports_of(self.state, record)), int(bits_of(record)), 6 if near["ipv6"] else 4
+        src, dst = (self.addresses.address(int(end["address"]), version) for end in (near, far))
+        one = Tuple(src, ports >> 16, dst, ports & 0xFFFF, int(near["proto"]))
+        for ns in dict.fromkeys((int(near["ns"]), int(far["ns"]))):
             yield (
                 ns,
                 Entry(
                     original=one,
                     reply=one.inverted(),
-                    expires=(int(outer_last(reference(self.state), number)) + life) / MS,
-                    seen_reply=bool(status & fl.SEEN_REPLY),
-                    assured=bool(status & fl.ASSURED),
+                    expires=(int(outer_last(flows, number)) + int(outer_timeout(flows, number))) / MS,
+                    seen_reply=bool(bits & fl.SEEN_REPLY),
+                    assured=bool(bits & fl.ASSURED),
                     confirmed=True,
                     born=int(record["born"]) / MS,
                 ),
