@@ -250,10 +250,9 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
         if number == 0:
             return -1
         free_outer(e, number)
-        set_bits(s.outer[number], 0)
         s.outer[number]["born"] = now
     entry = s.outer[number]
-    bits = bits_of(entry)
+    bits = np.int64(0) if found == 0 else bits_of(entry)
     reply = found & 1
     if stop["proto"] == 17 and (reply or bits & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000:
         bits |= fl.ASSURED
@@ -409,9 +408,9 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
     j, s = x.j, e.s
     hot = s.hot[flow]
     travelled = outer_of(s, flow, direction)
-    if travelled != outer:
+    if travelled != 0 and travelled != outer:  # it keeps the time of the packet before this one
         disown(s, travelled, flow << 1 | direction, np.int64(hot["last1"]) if direction else np.int64(hot["last0"]))
-        set_outer(s, flow, direction, outer)
+    set_outer(s, flow, direction, outer)
     hot["packets"] += np.uint32(1)
     replied = hot["status"] & fl.SEEN_REPLY
     changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)

@@ -88,22 +88,23 @@ REST = np.dtype(
 NS2, DEVICE, NEXT0, NEXT1 = range(4)
 OUTER = np.dtype(
     [
-        ("key", "u8"),  # ends and source port, which make the tuple, and bits; 0: the record is free. See ``outer_key``
+        ("key", "u8"),  # the source port, the tunnel's ends and bits, see ``outer_key``; 0: the record is free
         ("born", "u4"),
         ("last", "u4"),  # ms of its last packet; or (OWNED) flow << 1 | direction whose last packet that is
     ]
 )
-END = np.dtype(  # one of the two ends of outer entries: thousands have one
+END = np.dtype(  # one of the two ends of outer entries
     [
         ("address", "u4"),
         ("ns", "u4"),
         ("port", "u2"),  # that packets to either end have as their destination; 0: the protocol has none
-        ("proto", "u1"),
+        ("proto", "u1"),  # 0: the row is free; NOBODY: nobody's, it stands for no end
         ("ipv6", "u1"),
         ("settings", "u1"),  # row of ``FlowState.timeouts``; that of the near end counts
         ("spare", "u1", 3),
     ]
 )
+NOBODY = 255
 CLASS = np.dtype(
     [
         ("verdict", "u1"),
@@ -159,7 +160,7 @@ MOST_ENDS = (1 << 21) - 1
 
 
 class FlowState(NamedTuple):
-    """The arrays that kernels see. Numbers of flows, outer entries and their ends start at 1."""
+    """The arrays that kernels see. Flow and outer numbers start at 1."""
 
     slots: npt.NDArray[np.uint32]
     outer_slots: npt.NDArray[np.uint32]
@@ -167,8 +168,7 @@ class FlowState(NamedTuple):
     cold: Array
     rest: Array
     outer: Array
-    end_slots: npt.NDArray[np.uint32]
-    ends: Array
+    ends: Array  # a hash table, at most half full; an end's number is its row
     timeouts: npt.NDArray[np.uint32]  # (SETTINGS, 16) ms
     sources: npt.NDArray[np.uint32]  # heads of the chains by source: flows
     elsewhere: npt.NDArray[np.uint64]  # hashes of tuples that the interpreter's tables hold
@@ -262,20 +262,23 @@ def settings_of(hot: Any) -> Int:
 
 
 # -- outer entries -----------------------------------------------------------------------------------------------------
+PORT_AT = 6  # bytes of the key below the source port
+
+
 @shared
 def outer_key(near: Int, far: Int, port: Int, bits: Int) -> Int:
-    """``Outer.key``: the end that sent its first packet and the other one (numbers, 21 bits each), the source port, bits."""
-    return U(near) << U(43) | U(far) << U(22) | U(port) << U(6) | U(bits)
+    """``Outer.key``: the source port, the end that sent the first packet and the other one (rows, 21 bits each), 6 bits."""
+    return U(port) << U(48) | U(near) << U(27) | U(far) << U(6) | U(bits)
 
 
 @shared
 def near_of(entry: Any) -> Int:
-    return np.int64(entry["key"] >> U(43))
+    return np.int64(entry["key"] >> U(27) & U(MOST_ENDS))
 
 
 @shared
 def far_of(entry: Any) -> Int:
-    return np.int64(entry["key"] >> U(22) & U(MOST_ENDS))
+    return np.int64(entry["key"] >> U(6) & U(MOST_ENDS))
 
 
 @shared
@@ -291,7 +294,7 @@ def set_bits(entry: Any, bits: Int) -> None:
 @shared
 def ports_of(s: FlowState, entry: Any) -> Int:
     """As in a tuple: source << 16 | destination."""
-    return np.int64(entry["key"] >> U(6) & U(0xFFFF)) << 16 | np.int64(s.ends[near_of(entry)]["port"])
+    return np.int64(entry["key"] >> U(48)) << 16 | np.int64(s.ends[near_of(entry)]["port"])
 
 
 @shared

@@ -4,7 +4,7 @@ Many flows may travel in one of them. As long as it is only one direction of one
 last packet counts for both, so that the fast path need not touch it; else it keeps its own.
 
 What a tuple consists of, but for the source port, is the tunnel's two *ends*. There are as many of them as nodes, whereas
-there may be an entry for every flow and direction: so ends have rows, and an entry their numbers.
+there may be an entry for every flow and direction: so ends have a table, and an entry the numbers of its two.
 """
 
 from __future__ import annotations
@@ -92,30 +92,58 @@ def fits(s: FlowState, entry: Any, proto: Int, src: Int, dst: Int, ports: Int, i
 
 # -- ends --------------------------------------------------------------------------------------------------------------
 @inner
-def end_hash(end: Any) -> Int:
-    ports = np.int64(end["port"]) << 16 | np.int64(end["settings"])
-    return tuple_hash(np.int64(end["proto"]), end["address"], end["ns"], ports, end["ipv6"])
+def end_home(ends: Any, ns: Int, address: Int, settings: Int) -> Int:
+    h = (U(address) << U(32) | U(ns) << U(8) | U(settings)) * U(0x9E3779B97F4A7C15)
+    return (h ^ h >> U(32)) & U(ends.shape[0] - 1)
+
+
+@inner
+def end_place(ends: Any, ns: Int, proto: Int, address: Int, port: Int, ipv6: Int, settings: Int) -> Int:
+    """The row of this end, or the free one where it belongs."""
+    at = end_home(ends, ns, address, settings)
+    while ends[at]["proto"] != 0:
+        held = ends[at]
+        if held["address"] == address and held["ns"] == ns and held["port"] == port and held["proto"] == proto:
+            if held["ipv6"] == ipv6 and held["settings"] == settings:
+                return at
+        at = (at + U(1)) & U(ends.shape[0] - 1)
+    return at
 
 
 @kernel
 def end_number(s: FlowState, ns: Int, proto: Int, address: Int, port: Int, ipv6: Int, settings: Int) -> Int:
     """The number of this end, which is made if there is none. The caller sees to the room."""
-    number = s.counts[N_ENDS] + 1
-    end = s.ends[number]
-    end["ns"], end["proto"], end["address"] = ns, proto, address
-    end["port"], end["ipv6"], end["settings"] = port, ipv6, settings
-    h = end_hash(end)
-    at = fitting(s.end_slots, h, home(s.end_slots, h))
-    while s.end_slots[at] != 0:
-        known = np.int64(s.end_slots[at] & NUMBER)
-        held = s.ends[known]
-        if held["ns"] == ns and held["proto"] == proto and held["address"] == address:
-            if held["port"] == port and held["ipv6"] == ipv6 and held["settings"] == settings:
-                return known
-        at = fitting(s.end_slots, h, after(s.end_slots, at))
-    insert(s.end_slots, h, number)
-    s.counts[N_ENDS] = number
-    return number
+    at = end_place(s.ends, ns, proto, address, port, ipv6, settings)
+    end = s.ends[at]
+    if end["proto"] == 0:
+        end["ns"], end["proto"], end["address"] = ns, proto, address
+        end["port"], end["ipv6"], end["settings"] = port, ipv6, settings
+        s.counts[N_ENDS] += 1
+    return np.int64(at)
+
+
+@kernel
+def room_for_ends(s: FlowState) -> Int:
+    return 2 * (s.counts[N_ENDS] + 2) <= s.ends.shape[0]
+
+
+@kernel
+def move_ends(s: FlowState, ends: Any) -> None:
+    """Into another table, empty but for the row that is nobody's: outer entries then say the rows of that one."""
+    for number in range(1, s.counts[OUTER_HIGH] + 1):
+        entry = s.outer[number]
+        if entry["key"] == U(0):
+            continue
+        near, far = s.ends[near_of(entry)], s.ends[far_of(entry)]
+        rows = _moved(near, ends), _moved(far, ends)
+        entry["key"] = outer_key(rows[0], rows[1], ports_of(s, entry) >> 16, bits_of(entry))
+
+
+@inner
+def _moved(end: Any, ends: Any) -> Int:
+    at = end_place(ends, end["ns"], end["proto"], end["address"], end["port"], end["ipv6"], end["settings"])
+    ends[at] = end
+    return at
 
 
 # -- entries -----------------------------------------------------------------------------------------------------------
@@ -147,11 +175,6 @@ def room_for_outer(s: FlowState) -> Int:
     unused = s.counts[N_OUTER_FREE] != 0 or s.counts[OUTER_HIGH] + 1 < s.outer.shape[0]
     slots = not crowded(s.outer_slots, s.counts[N_OUTERS] + 1, s.counts[N_OUTER_TOMBS])
     return unused and slots and room_for_ends(s)
-
-
-@kernel
-def room_for_ends(s: FlowState) -> Int:
-    return s.counts[N_ENDS] + 3 < s.ends.shape[0]  # two more, and one to write into while it is searched for
 
 
 @unit
@@ -200,12 +223,9 @@ def drop_outer(s: FlowState, number: Int) -> None:
 
 @kernel
 def index_outers(s: FlowState) -> None:
-    """Write the indexes of entries and ends anew from the records: after growing, or to get rid of tombs."""
+    """Write the index anew from the records: after growing, or to get rid of tombs."""
     s.outer_slots[:] = 0
-    s.end_slots[:] = 0
     s.counts[N_OUTER_TOMBS] = 0
-    for number in range(1, s.counts[N_ENDS] + 1):
-        insert(s.end_slots, end_hash(s.ends[number]), number)
     for number in range(1, s.counts[OUTER_HIGH] + 1):
         if s.outer[number]["key"] != U(0):
             insert(s.outer_slots, outer_hash(s, s.outer[number]), number)

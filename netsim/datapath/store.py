@@ -36,7 +36,14 @@ from netsim.compiled.flow_records import (
     status_word,
 )
 from netsim.compiled.flows import GONE, add_elsewhere, index_flows, link_flow, new_flow, remove_elsewhere, source_key
-from netsim.compiled.outer_flows import index_outers, new_outer, outer_last, outer_timeout, room_for_ends
+from netsim.compiled.outer_flows import (
+    index_outers,
+    move_ends,
+    new_outer,
+    outer_last,
+    outer_timeout,
+    room_for_ends,
+)
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
 from netsim.compiled.tcp_kernel import store as write_track
@@ -44,7 +51,7 @@ from netsim.linux.conntrack import Entry, Tuple
 from netsim.linux.conntrack_tcp import STATES
 from netsim.packet.model import Proto
 
-_CLASSES, _PROFILES, _ENDS = 4096, 65536, 256
+_CLASSES, _PROFILES = 4096, 65536
 _ECHO: dict[int, int] = {Proto.ICMP: fl.ICMP_ECHO, Proto.ICMPV6: fl.ICMPV6_ECHO}
 _FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
@@ -67,8 +74,7 @@ class FlowStore:
             cold=aligned(flows, fl.COLD),
             rest=aligned(flows, fl.REST),
             outer=aligned(2 * flows, fl.OUTER),
-            end_slots=np.zeros(room_for(_ENDS, 1), np.uint32),
-            ends=np.zeros(_ENDS, fl.END),
+            ends=_ends(256),
             timeouts=np.zeros((fl.SETTINGS, 16), np.uint32),
             sources=np.zeros(flows // 2, np.uint32),
             elsewhere=np.zeros(1024, np.uint64),
@@ -116,13 +122,14 @@ class FlowStore:
     def grow_outers(self) -> None:
         """The same for tunnels' entries, and for their ends."""
         state = self.state
-        outers, ends = len(state.outer), len(state.ends)
+        outers = len(state.outer)
         if not room_for_ends(reference(state)):
-            if ends > fl.MOST_ENDS:
-                raise OverflowError(f"more than {fl.MOST_ENDS:,} ends of tunnels")
-            self.state = state._replace(
-                ends=_longer(state.ends, 2 * ends), end_slots=np.zeros(room_for(2 * ends, 1), np.uint32)
-            )
+            if len(state.ends) > fl.MOST_ENDS:
+                raise OverflowError(f"more than {fl.MOST_ENDS // 2} ends of tunnels")
+            ends = _ends(2 * len(state.ends))
+            move_ends(reference(state), ends)
+            state.counts[fl.N_ENDS] = np.count_nonzero(ends["proto"]) - 1
+            self.state = state._replace(ends=ends)
         elif int(state.counts[fl.OUTER_HIGH]) + 1 == outers and not state.counts[fl.N_OUTER_FREE]:
             outers = min(2 * outers, fl.MOST)
             if outers == len(state.outer):
@@ -338,6 +345,13 @@ def state_of(entry: Entry) -> int:
     if entry.original.proto == Proto.UDP:
         return fl.UDP_STREAM if entry.assured else fl.UDP
     return _ECHO.get(entry.original.proto, fl.GENERIC)
+
+
+def _ends(count: int) -> Any:
+    """An empty table of ends; its first row stands for none of them."""
+    ends = np.zeros(count, fl.END)
+    ends[0]["proto"] = fl.NOBODY
+    return ends
 
 
 def _aligned_copy(array: Any) -> Any:
