@@ -35,7 +35,7 @@ from msgspec.structs import replace
 from netsim.bench.verify import verify
 from netsim.bench.workload import Session
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.flows import HOT, aligned
+from netsim.compiled.flow_records import HOT, aligned
 from netsim.compiled.jit import kernel
 from netsim.compiled.names import Names
 from netsim.compiled.rule_compiler import RuleCompiler

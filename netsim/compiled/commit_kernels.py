@@ -9,20 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
+from netsim.compiled import flow_records as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled.counter_table import count
-from netsim.compiled.flows import (
-    alive,
-    drop_flow,
-    entry_at,
-    find_any,
-    link_flow,
-    new_flow,
+from netsim.compiled.flow_records import (
+    bits_of,
+    count_of,
+    keep_time,
+    namespace_of,
+    outer_of,
+    owner_of,
+    set_bits,
+    set_namespace,
+    set_number,
+    set_outer,
+    set_owner,
+    settings_of,
+    status_word,
 )
+from netsim.compiled.flows import alive, disown, drop_flow, entry_at, find_any, link_flow, new_flow, room_for_flow
 from netsim.compiled.jit import Int, kernel
-from netsim.compiled.outer_flows import new_outer, outer_last, settled
+from netsim.compiled.outer_flows import new_outer, outer_last, outer_timeout, room_for_outer, settled
 from netsim.compiled.recent_table import commit as commit_recent
 from netsim.compiled.tracking_kernels import bail, fault
 from netsim.compiled.unit import unit
@@ -46,14 +54,14 @@ def fold(e: Any, flow: Int, direction: Int) -> Int:
         packets, volume, place = np.int64(hot["packets0"]), np.int64(hot["bytes0"]), np.int64(hot["class0"])
         hot["packets0"] = 0
         hot["bytes0"] = 0
-    e.s.packets[flow] += np.uint32(packets)
+    hot["packets"] += np.uint32(packets)
     if packets == 0 or place == 0:
         return 0
     row = e.s.classes[place]
     first = np.int64(row["profile"])
     for at in range(first, first + np.int64(row["hits"])):
         item = np.int64(e.s.profiles[at])
-        where = np.int64(e.s.cold[flow]["ns"][item >> 30]) | (item >> 26 & 15) << 24
+        where = namespace_of(e.s, flow, item >> 30) | (item >> 26 & 15) << 24
         e.c.used[0] += count(e.c.rows, where, item & 0x03FFFFFF, packets, volume)
     return 0
 
@@ -113,15 +121,14 @@ def check_stops(e: Any, x: Any) -> Int:
     x.out[0], x.out[1], x.out[2], x.out[3], x.out[4], x.out[5] = flow, direction, own, outer, first_outer, last_outer
     if flow == 0:
         return 0
-    cold = e.s.cold[flow]
-    if own != cold["count"]:
+    if own != count_of(e.s.hot[flow]):
         return bail(x, jn.R_STEP)
     at = 0
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
         if stop["outer"] or stop["found"] == 0:
             continue
-        if cold["ns"][own - 1 - at if direction else at] != stop["ns"]:
+        if namespace_of(e.s, flow, own - 1 - at if direction else at) != stop["ns"]:
             return bail(x, jn.R_STEP)
         at += 1
     return 0
@@ -169,7 +176,10 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
     flow = new_flow(s)
     if flow == 0:
         return 0
-    hot, cold = s.hot[flow], s.cold[flow]
+    hot, rest = s.hot[flow], s.rest[flow]
+    bits: Int = np.int64(1 if r[rg.FAMILY] == 6 else 0)
+    settings: Int = np.int64(0)
+    set_number(rest, fl.DEVICE, 0)
     at = 0
     for place in range(j[jn.STOPS]):
         stop = x.stops[place]
@@ -178,23 +188,21 @@ def make_flow(e: Any, x: Any, own: Int, nat_at: Int) -> Int:
         if at == 0:
             hot["s0_src"], hot["s0_dst"], hot["s0_ports"] = stop["in_src"], stop["in_dst"], stop["in_ports"]
             hot["proto"] = stop["proto"]
-            cold["masquerade"] = 0
-            cold["settings"] = e.w.namespace[stop["ns"]]["settings"]
-            hot["status"] = 1 if r[rg.FAMILY] == 6 else 0
+            settings = np.int64(e.w.namespace[stop["ns"]]["settings"])
         if stop["masquerade"]:
-            cold["masquerade"] = stop["masquerade"]
-        hot["status"] |= stop["status"] & (fl.SNAT | fl.DNAT)
-        cold["ns"][at] = stop["ns"]
+            set_number(rest, fl.DEVICE, np.int64(stop["masquerade"]))
+        bits |= stop["status"] & (fl.SNAT | fl.DNAT)
+        set_namespace(s, flow, at, np.int64(stop["ns"]))
         hot["s1_src"], hot["s1_dst"], hot["s1_ports"] = stop["out_src"], stop["out_dst"], stop["out_ports"]
         at += 1
-    cold["count"], cold["nat_at"] = own, nat_at
-    cold["born"] = j[jn.NOW]
-    cold["outer0"] = cold["outer1"] = 0
+    hot["status"] = status_word(bits, own, nat_at, settings)
+    s.cold[flow]["born"] = j[jn.NOW]
+    set_outer(s, flow, 0, 0)
+    set_outer(s, flow, 1, 0)
     hot["end0"], hot["end1"] = j[jn.ORIGIN], j[jn.RECEIVER] if j[jn.VERDICT] < jn.DROPPED else 0
     hot["class0"] = hot["class1"] = 0
     hot["last0"] = hot["last1"] = j[jn.NOW]
-    hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
-    s.packets[flow] = 0
+    hot["packets"] = hot["packets0"] = hot["packets1"] = hot["bytes0"] = hot["bytes1"] = 0
     link_flow(s, flow)
     return flow
 
@@ -234,34 +242,29 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
     number = found >> 1
     stop = x.stops[first]
     if found == 0:
-        v6 = x.out[7]
         number = new_outer(
             s, np.int64(stop["proto"]), np.int64(stop["in_src"]), np.int64(stop["in_dst"]), np.int64(stop["in_ports"]),
-            v6, np.int64(stop["ns"]), np.int64(x.stops[last]["ns"]),
+            x.out[7], np.int64(stop["ns"]), np.int64(x.stops[last]["ns"]),
+            np.int64(e.w.namespace[stop["ns"]]["settings"]),
         )  # fmt: skip
         if number == 0:
             return -1
-        entry = s.outer[number]
         free_outer(e, number)
-        entry["born"] = now
-        entry["status"] = v6
-        entry["state"] = fl.UDP if entry["proto"] == 17 else fl.GENERIC
-        entry["settings"] = e.w.namespace[stop["ns"]]["settings"]
+        s.outer[number]["born"] = now
     entry = s.outer[number]
+    bits = np.int64(0) if found == 0 else bits_of(entry)
     reply = found & 1
-    if entry["proto"] == 17:
-        stream = (reply or entry["status"] & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000
-        entry["state"] = fl.UDP_STREAM if stream else fl.UDP
-        if stream:
-            entry["status"] |= fl.ASSURED
+    if stop["proto"] == 17 and (reply or bits & fl.SEEN_REPLY) and now > np.int64(entry["born"]) + 2000:
+        bits |= fl.ASSURED
     if reply:
-        entry["status"] |= fl.SEEN_REPLY
+        bits |= fl.SEEN_REPLY
+    set_bits(entry, bits)
     owner = flow << 1 | direction
-    if flow != 0 and found == 0 and settled(entry):
-        entry["owner"] = owner
-    elif entry["owner"] != owner or flow == 0:
+    if flow != 0 and found == 0 and settled(s, entry):
+        set_owner(entry, owner)
+    elif flow == 0 or owner_of(entry) != owner:
         free_outer(e, number)
-    entry["last"] = now
+        entry["last"] = now
     return number
 
 
@@ -269,10 +272,9 @@ def touch_outer(e: Any, x: Any, flow: Int, direction: Int) -> Int:
 def free_outer(e: Any, number: Int) -> None:
     """From now on the entry keeps its own time; its owner must look after it packet by packet."""
     entry = e.s.outer[number]
-    owner = np.int64(entry["owner"])
+    owner = owner_of(entry)
     if owner != 0:
-        entry["last"] = outer_last(e.s, number)
-        entry["owner"] = 0
+        keep_time(entry, outer_last(e.s, number))
         forget_class(e, owner >> 1, owner & 1)
 
 
@@ -280,7 +282,7 @@ def free_outer(e: Any, number: Int) -> None:
 def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     """The row of ``classes`` for packets that will fare as this one did; 0 if that cannot be said."""
     r, j, s = x.r, x.j, e.s
-    hot, cold = s.hot[flow], s.cold[flow]
+    hot = s.hot[flow]
     if j[jn.VERDICT] >= jn.DROPPED or r[rg.DRAWS] != 0 or r[rg.PLANNED] != 0:
         return 0
     if r[rg.VARIES] or j[jn.DEPTH] != 0:
@@ -293,7 +295,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
     state = np.int64(hot["state"])
     tcp = 0
     if hot["proto"] == 6:
-        tcp = 2 if e.w.namespace[cold["ns"][0]]["flags"] & LIBERAL else 1
+        tcp = 2 if e.w.namespace[namespace_of(s, flow, 0)]["flags"] & LIBERAL else 1
     if tcp and (state != 3 or (x.segment[0] | _PSH) != (_ACK | _PSH)):
         return 0
     if state == fl.UDP and hot["status"] & fl.SEEN_REPLY:
@@ -312,14 +314,13 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
         s.profiles[first + place] = np.uint32(at << 30 | where >> 24 << 26 | rule)
     taken = j[jn.TTL_IN] - np.int64(r[rg.TTL])
     longest = min(j[jn.LONGEST], 65535)
-    timeout = np.int64(s.timeouts[cold["settings"], state])
-    outer_timeout, kept = np.int64(_NEVER), 0
+    timeout = np.int64(s.timeouts[settings_of(hot), state])
+    tunnel_timeout, kept = np.int64(_NEVER), 0
     if outer != 0:
-        entry = s.outer[outer]
-        if not settled(entry):
+        if not settled(s, s.outer[outer]):
             return 0
-        outer_timeout = np.int64(s.timeouts[entry["settings"], entry["state"]])
-        kept = 0 if entry["owner"] == (flow << 1 | direction) else 1
+        tunnel_timeout = outer_timeout(s, outer)
+        kept = 0 if owner_of(s.outer[outer]) == (flow << 1 | direction) else 1
     for number in range(1, s.counts[fl.N_CLASSES]):
         row = s.classes[number]
         if (
@@ -329,7 +330,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
             and row["longest"] == longest
             and row["rules"] == r[rg.EVALUATED]
             and row["timeout"] == timeout
-            and row["outer_timeout"] == outer_timeout
+            and row["outer_timeout"] == tunnel_timeout
             and row["tcp"] == tcp
             and row["outer_kept"] == kept
             and row["masqueraded"] == j[jn.MASQUERADED]
@@ -342,7 +343,7 @@ def classify(e: Any, x: Any, flow: Int, direction: Int, outer: Int) -> Int:
         return 0
     row = s.classes[number]
     row["verdict"], row["ttl"], row["longest"], row["rules"] = j[jn.VERDICT], taken, longest, r[rg.EVALUATED]
-    row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, outer_timeout, tcp, kept
+    row["timeout"], row["outer_timeout"], row["tcp"], row["outer_kept"] = timeout, tunnel_timeout, tcp, kept
     row["masqueraded"], row["hits"], row["profile"] = j[jn.MASQUERADED], hits, first
     row["least"] = j[jn.SPENT]
     s.counts[fl.N_PROFILES] += hits
@@ -372,9 +373,9 @@ def commit(e: Any, x: Any) -> Int:
         nat_at = check_new(e, x, own)
         if nat_at < 0:
             return -nat_at
-    if s.counts[fl.HIGH] + 2 >= s.hot.shape[0] and s.counts[fl.N_FREE] == 0:
+    if not room_for_flow(s):
         return fault(x, jn.FAULT_ROOM, 0, 0)
-    if s.counts[fl.OUTER_HIGH] + 2 >= s.outer.shape[0] and s.counts[fl.N_OUTER_FREE] == 0:
+    if not room_for_outer(s):
         return fault(x, jn.FAULT_ROOM, 1, 0)
     if 2 * (e.c.used[0] + 256) > e.c.rows.shape[0]:
         return fault(x, jn.FAULT_ROOM, 2, 0)
@@ -405,8 +406,12 @@ def commit(e: Any, x: Any) -> Int:
 @unit
 def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, now: Int) -> Int:
     j, s = x.j, e.s
-    hot, cold = s.hot[flow], s.cold[flow]
-    s.packets[flow] += np.uint32(1)
+    hot = s.hot[flow]
+    travelled = outer_of(s, flow, direction)
+    if travelled != 0 and travelled != outer:  # it keeps the time of the packet before this one
+        disown(s, travelled, flow << 1 | direction, np.int64(hot["last1"]) if direction else np.int64(hot["last0"]))
+    set_outer(s, flow, direction, outer)
+    hot["packets"] += np.uint32(1)
     replied = hot["status"] & fl.SEEN_REPLY
     changed = fresh or hot["state"] != j[jn.STATE_AFTER] or (direction == 1 and not replied)
     if changed and not fresh:
@@ -415,28 +420,24 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
     before = np.int64(hot["state"])
     hot["state"] = j[jn.STATE_AFTER]
     if hot["proto"] == 6:
-        s.tcp[flow] = x.tcp[0]
+        s.cold[flow]["tcp"] = x.tcp[0]
         if hot["state"] == 3 and (before == 2 or before == 3) and replied and not fresh:
             hot["status"] |= fl.ASSURED
     elif hot["state"] == fl.UDP_STREAM:
         hot["status"] |= fl.ASSURED
     if direction:
         hot["status"] |= fl.SEEN_REPLY
-        _tie(e, flow, 1, np.int64(cold["outer1"]), outer)
         hot["last1"] = now
         if hot["end1"] == 0:
             hot["end1"] = j[jn.ORIGIN]
         if hot["end0"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end0"] = j[jn.RECEIVER]
-        cold["outer1"] = outer
     else:
-        _tie(e, flow, 0, np.int64(cold["outer0"]), outer)
         hot["last0"] = now
         if hot["end0"] == 0:
             hot["end0"] = j[jn.ORIGIN]
         if hot["end1"] == 0 and j[jn.VERDICT] < jn.DROPPED:
             hot["end1"] = j[jn.RECEIVER]
-        cold["outer0"] = outer
     if not fresh:
         place = classify(e, x, flow, direction, outer)
         fold(e, flow, direction)
@@ -445,12 +446,3 @@ def update(e: Any, x: Any, flow: Int, direction: Int, outer: Int, fresh: Int, no
         else:
             hot["class0"] = place
     return 0
-
-
-@kernel
-def _tie(e: Any, flow: Int, direction: Int, before: Int, after: Int) -> None:
-    """The direction now travels in another tunnel entry, or in none: the one before keeps its own time, which ended with the
-    packet before this one."""
-    if before != 0 and before != after and e.s.outer[before]["owner"] == (flow << 1 | direction):
-        e.s.outer[before]["last"] = outer_last(e.s, before)
-        e.s.outer[before]["owner"] = 0

@@ -31,7 +31,9 @@ from netsim.compiled import world as wd
 from netsim.compiled.along import COUNT, PACKETS, along
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
-from netsim.compiled.flows import NUMBER, find_any, fitting, inverted_ports, tuple_hash
+from netsim.compiled.flow_index import fitting, home, inverted_ports, tuple_hash
+from netsim.compiled.flow_records import NUMBER, OWNED, bits_of, outer_of
+from netsim.compiled.flows import find_any
 from netsim.compiled.jit import Int, inner, kernel
 from netsim.compiled.machine import run
 from netsim.compiled.outer_flows import outer_alive, settled
@@ -46,7 +48,7 @@ _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
 _ACK, _PSH = 16, 8
 _AHEAD = 8  # packets: a few hundred nanoseconds, enough for a load from memory
 RING = 2 * _AHEAD  # hashes of packets whose flow is still to be looked up: a power of two
-_FULL = 0x7FFFFFFF  # counters in the hot record are folded before they pass this
+_FULL = 0xFFFF  # packets that the hot record counts before they are folded
 
 DONE, STOPPED_FAULT, STOPPED_BAIL = 0, 1, 2
 
@@ -178,16 +180,16 @@ def look_up(s: Any, b: Any, hashes: Any, candidates: Any, start: Int, stop: Int)
     scratch of a power of two; its length is how many packets ahead the lines of the index are asked for."""
     slots = s.slots
     src, dst, sport, dport, proto, flags = b.src, b.dst, b.sport, b.dport, b.proto, b.flags
-    mask, ahead = U(slots.shape[0] - 1), U(hashes.shape[0])
+    ahead = U(hashes.shape[0])
     last = U(stop)
     for i in range(U(start), last + ahead):  # unsigned: numba looks at the sign of each other index
         if i >= U(start) + ahead:
             h = hashes[i & (ahead - U(1))]
-            candidates[i - ahead] = slots[fitting(slots, h, h)] & NUMBER
+            candidates[i - ahead] = slots[fitting(slots, h, home(slots, h))] & NUMBER
         if i < last:
             h = _hash_of(src, dst, sport, dport, proto, flags, i)
             hashes[i & (ahead - U(1))] = h
-            prefetch_read(slots, h & mask)
+            prefetch_read(slots, home(slots, h))
     return stop
 
 
@@ -212,7 +214,7 @@ def process(
     ``looked``: ``look_up`` has filled ``candidates``; else it is done here, a few packets ahead. ``hashes``: scratch, as
     there."""
     s = e.s
-    hots, classes, tcp, tcp_flags = s.hot, s.classes, s.tcp, b.tcp_flags
+    hots, classes, colds, tcp_flags = s.hot, s.classes, s.cold, b.tcp_flags
     time, origins, srcs, dsts, sports, dports = b.time, b.origin, b.src, b.dst, b.sport, b.dport
     protos, flags, ttls, lengths, special = b.proto, b.flags, b.ttl, b.length, b.special
     verdict, how, masqueraded, ttl_out, receiver = o.verdict, o.how, o.masqueraded, o.ttl, o.receiver
@@ -220,7 +222,7 @@ def process(
     rules, flow_out, decided, decided_ns = o.rules, o.flow, o.decided, o.decided_ns
     seqs, acks, windows, options = b.seq, b.ack, b.window, b.tcp_options
     slots = s.slots
-    mask, ring = U(slots.shape[0] - 1), U(hashes.shape[0] - 1)
+    ring = U(hashes.shape[0] - 1)
     last, ahead = U(stop), U(_AHEAD)
     begin = U(start)
     taken = begin  # packets before this one have been taken with others before them
@@ -231,15 +233,15 @@ def process(
         if step < last and not looked:
             h = _hash_of(srcs, dsts, sports, dports, protos, flags, step)
             hashes[step & ring] = h
-            prefetch_read(slots, h & mask)
+            prefetch_read(slots, home(slots, h))
         coming = step - ahead
         if step >= begin + ahead and coming < last:
             if not looked:
                 h = hashes[coming & ring]
-                candidates[coming] = slots[fitting(slots, h, h)] & NUMBER
+                candidates[coming] = slots[fitting(slots, h, home(slots, h))] & NUMBER
             prefetch(hots, candidates[coming])
             if protos[coming] == _TCP:
-                prefetch(tcp, candidates[coming])
+                prefetch(colds, candidates[coming])
         if step < begin + ahead + ahead:
             continue
         i = coming - ahead
@@ -276,7 +278,6 @@ def process(
             and now < max(last0, last1) + np.int64(row["timeout"])
             and now < mine + np.int64(row["outer_timeout"])
             and packets < _FULL
-            and volume < _FULL
         )
         outer = U(0)
         if fast and row["outer_kept"]:
@@ -284,7 +285,7 @@ def process(
             fast = outer != 0
         if fast and row["tcp"]:
             fast = (tcp_flags[i] | _PSH) == (_ACK | _PSH) and tcp_established(
-                tcp[flow], direction != 0, np.int64(seqs[i]), np.int64(acks[i]), np.int64(windows[i]),
+                colds[flow]["tcp"], direction != 0, np.int64(seqs[i]), np.int64(acks[i]), np.int64(windows[i]),
                 length - (60 if v6 else 40) - np.int64(options[i]),
             )  # fmt: skip
         if not fast:
@@ -325,7 +326,8 @@ def process(
 @inner
 def kept_outer(s: Any, flow: Int, direction: Int, now: Int) -> Int:
     """The number of the tunnel's entry that this direction travels in, if it lives and keeps its own time; else 0."""
-    outer = U(s.cold[flow]["outer1"]) if direction else U(s.cold[flow]["outer0"])
-    if s.outer[outer]["owner"] != 0 or not settled(s.outer[outer]) or not outer_alive(s, outer, now):
+    outer = U(outer_of(s, flow, direction))
+    entry = s.outer[outer]
+    if bits_of(entry) & OWNED or not settled(s, entry) or not outer_alive(s, outer, now):
         return U(0)
     return outer

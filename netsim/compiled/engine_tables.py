@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from netsim.compiled.counter_table import Counters
 from netsim.compiled.fib_tables import FibTables
-from netsim.compiled.flows import FlowState
+from netsim.compiled.flow_records import FlowState
 from netsim.compiled.programs import Programs
 from netsim.compiled.recent_table import Recent
 from netsim.compiled.world import WorldTables

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba.extending import register_jitable
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int = Any  # an integer or truth value inside a kernel, of whatever width numba infers
@@ -63,6 +64,12 @@ def inner(function: F) -> F:
         cache=True, _nrt=False, nogil=True, error_model="numpy",
         forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True,
     )(function)  # fmt: skip
+    return made
+
+
+def shared(function: F) -> F:
+    """A part of kernels that Python calls just as it stands: arithmetic on one record, say."""
+    made: F = register_jitable(_nrt=False, error_model="numpy", forceinline=True)(function)
     return made
 
 

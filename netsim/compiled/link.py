@@ -50,7 +50,7 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (flows.same_source, "siiiiii"),
     (flows.link_flow, "si"),
     (flows.drop_flow, "si"),
-    (outers.new_outer, "siiiiiii"),
+    (outers.new_outer, "siiiiiiii"),
     (hooks.reroute, "ex"),
     (hooks.walk_table, "exii"),
     (tracking.begin_or_advance, "exii"),

@@ -41,6 +41,9 @@ class RefType(types.Type):  # type: ignore[misc]
     def __hash__(self) -> int:
         return self._digest  # numba asks at every call, and ``inner`` is eighty arrays
 
+    def __reduce__(self) -> Any:
+        return RefType, (self.inner,)  # the digest is this process's own, and numba's cache is for all of them
+
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, RefType) and self.inner == other.inner)
 

@@ -1,7 +1,7 @@
 """The TCP tracker as kernels over one record a connection: ``netsim.linux.conntrack_tcp.TcpTrack``, number for number.
 
-The record is 48 bytes, and 16 spare to fill a line of the cache. ``original`` and ``reply`` are what each sender has sent
-and may send; then comes what the last packet was; whatever is not 32 bits wide is packed behind:
+The record is 48 bytes, the first of a line of the cache (``flow_records.COLD``). ``original`` and ``reply`` are what each
+sender has sent and may send; then comes what the last packet was; whatever is not 32 bits wide is packed behind:
 
     0       4        8        12       16              32         36         40     41     42      43     44
     ├ end ──┼ maxend ┼ maxwin ┼ maxack ┼─ reply, same ─┼ last_ack ┼ last_end ┼ state┼ flags┼ scales┼ last ┼ last_window, …
@@ -39,7 +39,6 @@ TCP_TRACK = np.dtype(
         ("last_window", np.uint16),
         ("last_scale", np.uint8),  # NO_SCALE without one
         ("spare", np.uint8),
-        ("room", np.uint32, 4),  # a record is one line of the cache
     ],
     align=True,
 )

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
+from netsim.compiled import flow_records as fl
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
-from netsim.compiled.flows import alive, elsewhere, find, inverted_ports, same_source, source_key
+from netsim.compiled.flow_index import inverted_ports
+from netsim.compiled.flow_records import bits_of, count_of, namespace_of, nat_at_of, number_at
+from netsim.compiled.flows import alive, elsewhere, find, same_source, source_key
 from netsim.compiled.jit import Int, kernel
 from netsim.compiled.lowered import NAT_KINDS
 from netsim.compiled.outer_flows import find_outer
@@ -105,7 +107,7 @@ def begin_or_advance(e: Any, x: Any, flow: Int, direction: Int) -> Int:
             if not begun:
                 return 0
         else:
-            x.tcp[0] = e.s.tcp[flow]
+            x.tcp[0] = e.s.cold[flow]["tcp"]
         if x.segment[0] & _RST and (flow == 0 or not e.s.hot[flow]["status"] & fl.SEEN_REPLY):
             return 0
         status = np.int64(0 if flow == 0 else e.s.hot[flow]["status"])
@@ -172,8 +174,8 @@ def track(e: Any, x: Any) -> Int:
             return bail(x, jn.R_TUNNEL)  # nobody answers a VXLAN packet
         stop["found"] = found
         if found != 0:
-            entry = e.s.outer[found >> 1]
-            stop["established"] = 1 if found & 1 or entry["status"] & fl.SEEN_REPLY else 0
+            replied = found & 1 or bits_of(e.s.outer[found >> 1]) & fl.SEEN_REPLY
+            stop["established"] = 1 if replied else 0
             stop["asked"] = 3
     else:
         found = find(e.s, ns, proto, src, dst, ports, v6, now)
@@ -189,12 +191,13 @@ def track(e: Any, x: Any) -> Int:
         if not begin_or_advance(e, x, flow, direction):
             return bail(x, jn.R_TRACKER)
         if flow != 0:
-            hot, cold = e.s.hot[flow], e.s.cold[flow]
+            hot = e.s.hot[flow]
             stop["established"] = 1 if direction or hot["status"] & fl.SEEN_REPLY else 0
             stop["asked"] = 3
-            if cold["nat_at"] < cold["count"] and cold["ns"][cold["nat_at"]] == ns:
+            nat_at = nat_at_of(hot)
+            if nat_at < count_of(hot) and namespace_of(e.s, flow, nat_at) == ns:
                 stop["status"] = hot["status"] & (fl.SNAT | fl.DNAT)
-                stop["masquerade"] = cold["masquerade"]
+                stop["masquerade"] = number_at(e.s.rest[flow], fl.DEVICE)
                 if direction:
                     stop["out_src"], stop["out_dst"] = hot["s0_dst"], hot["s0_src"]
                     stop["out_ports"] = inverted_ports(proto, np.int64(hot["s0_ports"]))

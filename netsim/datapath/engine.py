@@ -27,7 +27,7 @@ from netsim.compiled.counter_table import clear, counted, ungroup
 from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Results, results
 from netsim.compiled.fib import FibCompiler
-from netsim.compiled.flows import N_FLOWS, N_OUTERS
+from netsim.compiled.flow_records import N_FLOWS, N_OUTERS
 from netsim.compiled.link import link
 from netsim.compiled.names import Names
 from netsim.compiled.recent_table import RecentTable

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from netsim.compiled.commit_kernels import forget_flow, free_outer
-from netsim.compiled.flows import N_ELSEWHERE, N_FLOWS, N_OUTERS, alive, find, find_any
+from netsim.compiled.flow_records import (
+    DEVICE,
+    N_ELSEWHERE,
+    N_FLOWS,
+    N_OUTERS,
+    OUTER0,
+    OUTER1,
+    nat_at_of,
+    number_at,
+)
+from netsim.compiled.flows import alive, find, find_any
 from netsim.compiled.outer_flows import drop_outer, find_outer
 from netsim.compiled.ref import reference
 from netsim.compiled.world import IPIP
@@ -62,7 +72,7 @@ class Exchange:
         for stage in ("s0_", "s1_"):
             same = (hot[stage + "src"] == src) & (hot[stage + "ports"] >> 16 == original.sport)
             for flow in np.flatnonzero(same & (hot["proto"] == original.proto)).tolist():
-                if ns in self._datapath.store.state.cold[flow]["ns"]:
+                if ns in self._datapath.store.namespaces_of(flow):
                     self._thaw_flow(flow)
 
     def freeze(self, outcome: Outcome) -> None:
@@ -178,9 +188,10 @@ class Exchange:
     def _thaw_outer(self, number: int) -> None:
         self._take(self._entries_of_outer(number))
         free_outer(self._datapath.engine(), number)
-        for name in ("outer0", "outer1"):
-            carried = self._datapath.store.state.cold[name]
-            carried[carried == number] = 0
+        cold = self._datapath.store.state.cold
+        for place in (OUTER0, OUTER1):
+            carries = (cold["low"][:, place] == number & 0xFFFF) & (cold["high"][:, place] == number >> 16)
+            cold["low"][carries, place] = cold["high"][carries, place] = 0
         drop_outer(reference(self._datapath.store.state), number)
 
     def _asked(self, ns: int, entry: Entry) -> Entry:
@@ -192,10 +203,10 @@ class Exchange:
         return entry
 
     def _entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
-        cold = self._datapath.store.state.cold[flow]
-        device = int(cold["masquerade"])
+        state = self._datapath.store.state
+        device, nat_at = int(number_at(state.rest[flow], DEVICE)), int(nat_at_of(state.hot[flow]))
         for place, (ns, entry) in enumerate(self._datapath.store.entries_of(flow)):
-            if device and place == int(cold["nat_at"]):
+            if device and place == nat_at:
                 entry.masquerade_device = self._datapath.names.name(device)
             yield ns, self._asked(ns, entry)
 

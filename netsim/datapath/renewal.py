@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
-from netsim.compiled.flows import N_CLASSES, N_PROFILES, FlowState
+from netsim.compiled.flow_records import N_CLASSES, N_PROFILES, FlowState
 from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.world import TABLES
 from netsim.linux.netfilter.match.recent import Recent

@@ -14,21 +14,36 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled import flows as fl
+from netsim.compiled import flow_records as fl
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.counter_table import copied, counters, larger
-from netsim.compiled.flows import (
+from netsim.compiled.flow_index import room_for, tuple_hash
+from netsim.compiled.flow_records import (
     FlowState,
-    add_elsewhere,
     aligned,
-    link_flow,
-    new_flow,
-    rebuild,
-    remove_elsewhere,
-    source_key,
-    tuple_hash,
+    bits_of,
+    count_of,
+    far_of,
+    namespace_of,
+    nat_at_of,
+    near_of,
+    ports_of,
+    set_bits,
+    set_namespace,
+    set_number,
+    set_outer,
+    settings_of,
+    status_word,
 )
-from netsim.compiled.outer_flows import new_outer, outer_last
+from netsim.compiled.flows import GONE, add_elsewhere, index_flows, link_flow, new_flow, remove_elsewhere, source_key
+from netsim.compiled.outer_flows import (
+    index_outers,
+    move_ends,
+    new_outer,
+    outer_last,
+    outer_timeout,
+    room_for_ends,
+)
 from netsim.compiled.ref import reference
 from netsim.compiled.tcp_kernel import TCP_TRACK, load
 from netsim.compiled.tcp_kernel import store as write_track
@@ -37,7 +52,6 @@ from netsim.linux.conntrack_tcp import STATES
 from netsim.packet.model import Proto
 
 _CLASSES, _PROFILES = 4096, 65536
-_SETTINGS = 64
 _ECHO: dict[int, int] = {Proto.ICMP: fl.ICMP_ECHO, Proto.ICMPV6: fl.ICMPV6_ECHO}
 _FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
@@ -54,16 +68,15 @@ class FlowStore:
         self.addresses = addresses
         flows = min(max(capacity, 64) + 2, fl.MOST)
         self.state = FlowState(
-            slots=np.zeros(_power_of_two(4 * flows), np.uint32),
-            outer_slots=np.zeros(_power_of_two(4 * flows), np.uint32),
+            slots=np.zeros(room_for(flows, 2), np.uint32),
+            outer_slots=np.zeros(room_for(2 * flows, 1), np.uint32),
             hot=aligned(flows, fl.HOT),
             cold=aligned(flows, fl.COLD),
+            rest=aligned(flows, fl.REST),
             outer=aligned(2 * flows, fl.OUTER),
-            tcp=aligned(flows, TCP_TRACK),
-            packets=np.zeros(flows, np.uint32),
-            timeouts=np.zeros((_SETTINGS, 16), np.uint32),
-            sources=np.zeros(_power_of_two(2 * flows), np.uint32),
-            sources_next=np.zeros((flows, 2), np.uint32),
+            ends=_ends(256),
+            timeouts=np.zeros((fl.SETTINGS, 16), np.uint32),
+            sources=np.zeros(flows // 2, np.uint32),
             elsewhere=np.zeros(1024, np.uint64),
             classes=np.zeros(_CLASSES, fl.CLASS),
             profiles=np.zeros(_PROFILES, np.uint32),
@@ -89,40 +102,42 @@ class FlowStore:
 
     # -- room ---------------------------------------------------------------------------------------------------------
     def grow_flows(self) -> None:
-        """Twice the room. OverflowError past what flow numbers can count."""
+        """Room for another flow: twice the records; or a new index, if it is tombs that have filled it. OverflowError past
+        what flow numbers can count."""
         state = self.state
-        flows = min(2 * len(state.hot), fl.MOST)
-        if flows == len(state.hot):
-            raise OverflowError(f"more than {fl.MOST} concurrent flows")
-        hot, cold = aligned(flows, fl.HOT), aligned(flows, fl.COLD)
-        hot[: len(state.hot)], cold[: len(state.cold)] = state.hot, state.cold
-        self.state = state._replace(
-            slots=np.zeros(_power_of_two(4 * flows), np.uint32),
-            outer_slots=np.zeros_like(state.outer_slots),
-            hot=hot,
-            cold=cold,
-            tcp=_longer(state.tcp, flows),
-            packets=_longer(state.packets, flows),
-            sources=np.zeros(_power_of_two(2 * flows), np.uint32),
-            sources_next=np.zeros((flows, 2), np.uint32),
-        )
-        rebuild(reference(self.state))
+        flows = len(state.hot)
+        if int(state.counts[fl.HIGH]) + 1 == flows and not state.counts[fl.N_FREE]:
+            flows = min(2 * flows, fl.MOST)
+            if flows == len(state.hot):
+                raise OverflowError(f"more than {fl.MOST} concurrent flows")
+            self.state = state._replace(
+                slots=np.zeros(room_for(flows, 2), np.uint32),
+                hot=_longer(state.hot, flows),
+                cold=_longer(state.cold, flows),
+                rest=_longer(state.rest, flows),
+                sources=np.zeros(flows // 2, np.uint32),
+            )
+        index_flows(reference(self.state))
 
     def grow_outers(self) -> None:
+        """The same for tunnels' entries, and for their ends."""
         state = self.state
-        outers = min(2 * len(state.outer), fl.MOST)
-        if outers == len(state.outer):
-            raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
-        outer = aligned(outers, fl.OUTER)
-        outer[: len(state.outer)] = state.outer
-        self.state = state._replace(
-            outer=outer,
-            slots=np.zeros_like(state.slots),
-            outer_slots=np.zeros(_power_of_two(2 * outers), np.uint32),
-            sources=np.zeros_like(state.sources),
-            sources_next=np.zeros_like(state.sources_next),
-        )
-        rebuild(reference(self.state))
+        outers = len(state.outer)
+        if not room_for_ends(reference(state)):
+            if len(state.ends) > fl.MOST_ENDS:
+                raise OverflowError(f"more than {fl.MOST_ENDS // 2} ends of tunnels")
+            ends = _ends(2 * len(state.ends))
+            move_ends(reference(state), ends)
+            state.counts[fl.N_ENDS] = np.count_nonzero(ends["proto"]) - 1
+            self.state = state._replace(ends=ends)
+        elif int(state.counts[fl.OUTER_HIGH]) + 1 == outers and not state.counts[fl.N_OUTER_FREE]:
+            outers = min(2 * outers, fl.MOST)
+            if outers == len(state.outer):
+                raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
+            self.state = state._replace(
+                outer=_longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, 1), np.uint32)
+            )
+        index_outers(reference(self.state))
 
     def grow_counters(self) -> None:
         self.counters = larger(self.counters)
@@ -154,7 +169,7 @@ class FlowStore:
             room = max(len(held) // 2, _power_of_two(4 * len(self._noted)))
             self.state = self.state._replace(elsewhere=np.zeros(room, np.uint64))
             self.state.counts[fl.N_ELSEWHERE] = 0
-            for value in held[held > fl.GONE]:
+            for value in held[held > GONE]:
                 add_elsewhere(reference(self.state), value)
         add_elsewhere(reference(self.state), np.uint64(digest))
 
@@ -163,13 +178,12 @@ class FlowStore:
         one, v6 = entry.original, int(entry.original.src.version == 6)
         number = 0
         while not number:
-            number = int(new_outer(reference(self.state), one.proto, *self.words(one), v6, *namespaces))
+            number = int(new_outer(reference(self.state), one.proto, *self.words(one), v6, *namespaces, settings))
             if not number:
                 self.grow_outers()
         record = self.state.outer[number]
-        record["born"], record["last"], record["owner"] = round(entry.born * MS), last, 0
-        record["status"] = v6 | fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured
-        record["state"], record["settings"] = state_of(entry), settings
+        set_bits(record, fl.SEEN_REPLY * entry.seen_reply | fl.ASSURED * entry.assured)
+        record["born"], record["last"] = round(entry.born * MS), last
 
     def put_flow(self, held: Sequence[tuple[int, Entry]], settings: int, device: int, now: int) -> bool:
         """One record for these (namespace, entry), in the order in which the connection's first packet made them. False,
@@ -196,31 +210,28 @@ class FlowStore:
         hot["s0_src"], hot["s0_dst"], hot["s0_ports"] = self.words(one)
         hot["s1_src"], hot["s1_dst"], hot["s1_ports"] = self.words(other)
         hot["proto"], hot["state"] = one.proto, code
-        hot["status"] = (
+        bits = (
             fl.IPV6 * (one.src.version == 6)
             | fl.SNAT * middle.status_snat
             | fl.DNAT * middle.status_dnat
             | fl.SEEN_REPLY * first.seen_reply
             | fl.ASSURED * first.assured
         )
+        hot["status"] = status_word(bits, len(held), nat_at, settings)
         for name in ("end0", "end1", "class0", "class1", "packets0", "packets1", "bytes0", "bytes1"):
             hot[name] = 0  # who speaks, and how its packets fare, the next ones will say
         hot["last0"] = hot["last1"] = last
-        cold["born"], cold["count"], cold["nat_at"], cold["settings"] = (
-            round(first.born * MS),
-            len(held),
-            nat_at,
-            settings,
-        )
-        cold["ns"] = [*[number for number, _ in held], 0, 0, 0][:3]
-        cold["outer0"] = cold["outer1"] = 0
-        cold["masquerade"] = device
-        state.packets[flow] = most = max(entry.packets for entry in entries)
+        cold["born"], cold["tcp"] = round(first.born * MS), track[0]
+        for place, (number, _) in enumerate(held):
+            set_namespace(state, flow, place, number)
+        for direction in (0, 1):
+            set_outer(state, flow, direction, 0)
+        set_number(state.rest[flow], fl.DEVICE, device)
+        hot["packets"] = most = max(entry.packets for entry in entries)
         missed = tuple([most - entry.packets for entry in entries])
         self._missed.pop(flow, None)
         if any(missed):
             self._missed[flow] = int(cold["born"]), one, missed
-        state.tcp[flow] = track[0]
         link_flow(reference(state), flow)
         return True
 
@@ -241,8 +252,12 @@ class FlowStore:
         yield from np.flatnonzero(used).tolist()
 
     def outers(self) -> Iterator[int]:
-        used = self.state.outer[: int(self.state.counts[fl.OUTER_HIGH]) + 1]["proto"] != 0
+        used = self.state.outer[: int(self.state.counts[fl.OUTER_HIGH]) + 1]["key"] != 0
         yield from np.flatnonzero(used).tolist()
+
+    def namespaces_of(self, flow: int) -> list[int]:
+        """Where a flow has entries, in order."""
+        return [int(namespace_of(self.state, flow, place)) for place in range(int(count_of(self.state.hot[flow])))]
 
     def entries_of(self, flow: int) -> Iterator[tuple[int, Entry]]:
         """(namespace, entry) of each place that a flow has an entry in. ``masquerade_device`` is left to the caller."""
@@ -250,17 +265,17 @@ class FlowStore:
         status, proto = int(hot["status"]), int(hot["proto"])
         version = 6 if status & fl.IPV6 else 4
         first, last = self.tuple_of(hot, "s0_", proto, version), self.tuple_of(hot, "s1_", proto, version)
-        life = int(self.state.timeouts[int(cold["settings"]), int(hot["state"])])
+        life = int(self.state.timeouts[int(settings_of(hot)), int(hot["state"])])
         seen = max(int(hot["last0"]), int(hot["last1"]))
-        packets = int(self.state.packets[flow]) + int(hot["packets0"]) + int(hot["packets1"])
-        nat_at = int(cold["nat_at"])
+        packets = int(hot["packets"]) + int(hot["packets0"]) + int(hot["packets1"])
+        nat_at = int(nat_at_of(hot))
         born, of, missed = self._missed.get(flow, (0, first, ()))
         if (born, of) != (int(cold["born"]), first):
             missed = ()
-        for place in range(int(cold["count"])):
+        for place, ns in enumerate(self.namespaces_of(flow)):
             here = place == nat_at
             yield (
-                int(cold["ns"][place]),
+                ns,
                 Entry(
                     original=first if place <= nat_at else last,
                     reply=(last if place >= nat_at else first).inverted(),
@@ -272,24 +287,25 @@ class FlowStore:
                     confirmed=True,
                     born=int(cold["born"]) / MS,
                     packets=packets - (missed[place] if missed else 0),
-                    tcp=load(self.state.tcp[flow]) if proto == Proto.TCP else None,
+                    tcp=load(cold["tcp"]) if proto == Proto.TCP else None,
                 ),
             )
 
     def entries_of_outer(self, number: int) -> Iterator[tuple[int, Entry]]:
-        record = self.state.outer[number]
-        status, proto = int(record["status"]), int(record["proto"])
-        one = self.tuple_of(record, "", proto, 6 if status & fl.IPV6 else 4)
-        life = int(self.state.timeouts[int(record["settings"]), int(record["state"])])
-        for ns in dict.fromkeys((int(record["ns0"]), int(record["ns1"]))):
+        record, ends, flows = self.state.outer[number], self.state.ends, reference(self.state)
+        near, far = ends[int(near_of(record))], ends[int(far_of(record))]
+        ports, bits, version = int(ports_of(self.state, record)), int(bits_of(record)), 6 if near["ipv6"] else 4
+        src, dst = (self.addresses.address(int(end["address"]), version) for end in (near, far))
+        one = Tuple(src, ports >> 16, dst, ports & 0xFFFF, int(near["proto"]))
+        for ns in dict.fromkeys((int(near["ns"]), int(far["ns"]))):
             yield (
                 ns,
                 Entry(
                     original=one,
                     reply=one.inverted(),
-                    expires=(int(outer_last(reference(self.state), number)) + life) / MS,
-                    seen_reply=bool(status & fl.SEEN_REPLY),
-                    assured=bool(status & fl.ASSURED),
+                    expires=(int(outer_last(flows, number)) + int(outer_timeout(flows, number))) / MS,
+                    seen_reply=bool(bits & fl.SEEN_REPLY),
+                    assured=bool(bits & fl.ASSURED),
                     confirmed=True,
                     born=int(record["born"]) / MS,
                 ),
@@ -331,15 +347,18 @@ def state_of(entry: Entry) -> int:
     return _ECHO.get(entry.original.proto, fl.GENERIC)
 
 
+def _ends(count: int) -> Any:
+    """An empty table of ends; its first row stands for none of them."""
+    ends = np.zeros(count, fl.END)
+    ends[0]["proto"] = fl.NOBODY
+    return ends
+
+
 def _aligned_copy(array: Any) -> Any:
-    if array.dtype.itemsize not in (fl.HOT.itemsize, fl.COLD.itemsize):
-        return array.copy()
-    new = aligned(len(array), array.dtype)
-    new[:] = array
-    return new
+    return _longer(array, len(array)) if array.dtype in (fl.HOT, fl.COLD) else array.copy()
 
 
 def _longer(array: Any, count: int) -> Any:
-    longer = np.zeros(count, array.dtype)
+    longer = aligned(count, array.dtype)
     longer[: len(array)] = array
     return longer

@@ -12,7 +12,7 @@ from netsim.compiled import journey as jn
 from netsim.compiled import world as wd
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.fib import FibCompiler
-from netsim.compiled.flows import TIMEOUT_NAMES
+from netsim.compiled.flow_records import TIMEOUT_NAMES
 from netsim.compiled.names import Names
 from netsim.compiled.rule_compiler import Renewed, RuleCompiler
 from netsim.compiled.world import World as Tables

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.engine_tables import INTERPRETED
-from netsim.compiled.flows import elsewhere, tuple_hash
+from netsim.compiled.flow_index import tuple_hash
+from netsim.compiled.flows import elsewhere
 from netsim.compiled.jit import kernel
 from netsim.compiled.ref import reference
 from netsim.datapath.batch import Batch

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from llvmlite import binding, ir
 
-from netsim.compiled.flows import NUMBER, TAG, TOMB
+from netsim.compiled.flow_index import TAG, TOMB
+from netsim.compiled.flow_records import NUMBER
 from netsim.compiled.hashmap import MIX
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.trails.merge import CHECK, COMMIT, WALK, Plan
@@ -29,6 +30,7 @@ _SMALL = 1 << 17  # bytes of a table that is in the cache anyway
 _LINE = 64
 _TURNS = 4096
 _FEW = 4  # rows of a table that so few samples differ in are in the cache anyway
+_SLOTS = ("e.s.slots", "e.s.outer_slots")
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 _POINTER = _BYTE.as_pointer()
 
@@ -306,7 +308,9 @@ class _Values:
     def ask(self, line: tuple[Any, ...], intrinsic: Any) -> None:
         root, path, stride, shift = line
         builder, row = self.builder, self[root]
-        if shift < 0:
+        if path in _SLOTS:
+            row = self.slot_home(path, row)
+        elif shift < 0:
             row = builder.and_(row, builder.sub(self.emitter.tables[path, 5], _WORD(1)))
         address = self.address(path, row, stride, max(shift, 0))
         number = ir.IntType(32)
@@ -345,6 +349,17 @@ class _Values:
             most = self.builder.sub(self.emitter.tables[path, 2], _WORD(1))
             found = self.rows[arg, path] = self._least(self[arg], most)
         return found
+
+    def slot_home(self, path: str, digest: ir.Value) -> ir.Value:
+        """``flow_index.home``."""
+        low = self.builder.and_(digest, _WORD(0xFFFFFFFF))
+        return self.builder.lshr(self.builder.mul(low, self.emitter.tables[path, 5]), _WORD(32))
+
+    def slot_after(self, path: str, at: ir.Value) -> ir.Value:
+        """``flow_index.after``."""
+        following = self.builder.add(at, _WORD(1))
+        last = self.builder.icmp_unsigned("==", following, self.emitter.tables[path, 5])
+        return self.builder.select(last, _WORD(0), following)
 
     # -- operations ---------------------------------------------------------------------------------------------------
     def _input(self, op: Op) -> ir.Value:
@@ -466,15 +481,14 @@ class _Values:
         return self._while(start, look)
 
     def _absent(self, op: Op) -> ir.Value:
-        path, stride, records, size, pairs = op.info
-        builder, (digest, src, dst) = self.builder, (self[arg] for arg in op.args)
-        mask = builder.sub(self.emitter.tables[path, 5], _WORD(1))
+        path, stride, records, size, alike = op.info
+        builder, (digest, *values) = self.builder, (self[arg] for arg in op.args)
         tag = builder.and_(builder.lshr(digest, _WORD(32)), _WORD(int(TAG)))
         function = self.emitter.function
         head, looks, more, compare, goes = (
             function.append_basic_block(name) for name in ("search", "looks", "more", "compare", "goes")
         )
-        before, start = builder.block, builder.and_(digest, mask)
+        start, before = self.slot_home(path, digest), builder.block
         builder.branch(head)
         builder.position_at_end(head)
         at = builder.phi(_WORD)
@@ -487,14 +501,15 @@ class _Values:
         builder.position_at_end(compare)
         record = builder.and_(held, _WORD(int(NUMBER)))
         found: Any = ir.IntType(1)(0)
-        for one, other in pairs:
-            a, b = (self.field(records, record, size, offset, 4) for offset in (one, other))
-            for first, second in ((src, dst), (dst, src)):
-                both = builder.and_(builder.icmp_unsigned("==", a, first), builder.icmp_unsigned("==", b, second))
-                found = builder.or_(found, both)
+        for fields in alike:
+            fits: Any = ir.IntType(1)(1)
+            for offset, width, number in fields:
+                have = self.field(records, record, size, offset, width)
+                fits = builder.and_(fits, builder.icmp_unsigned("==", have, values[number]))
+            found = builder.or_(found, fits)
         builder.cbranch(found, self.fails, more)
         builder.position_at_end(more)
-        at.add_incoming(builder.and_(builder.add(at, _WORD(1)), mask), more)
+        at.add_incoming(self.slot_after(path, at), more)
         builder.branch(head)
         builder.position_at_end(goes)
         return _WORD(1)
@@ -521,7 +536,6 @@ class _Values:
     def _insert(self, op: Op) -> None:
         path, stride, counts, counter = op.info
         builder, (digest, number) = self.builder, (self[arg] for arg in op.args)
-        mask = builder.sub(self.emitter.tables[path, 5], _WORD(1))
         held: list[ir.Value] = []
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -529,9 +543,9 @@ class _Values:
             ends = builder.or_(
                 builder.icmp_unsigned("==", held[0], _WORD(0)), builder.icmp_unsigned("==", held[0], _WORD(int(TOMB)))
             )
-            return ends, builder.and_(builder.add(at, _WORD(1)), mask)
+            return ends, self.slot_after(path, at)
 
-        at = self._while(builder.and_(digest, mask), look)
+        at = self._while(self.slot_home(path, digest), look)
         tag = builder.and_(builder.lshr(digest, _WORD(32)), _WORD(int(TAG)))
         self.put(path, at, stride, 0, 4, builder.or_(tag, number))
         reused = builder.zext(builder.icmp_unsigned("!=", held[0], _WORD(0)), _WORD)

@@ -20,6 +20,8 @@ from netsim.compiled import (
     engine_kernels,
     fib_checks,
     fib_kernels,
+    flow_index,
+    flow_records,
     flows,
     hashing,
     hashmap,
@@ -41,9 +43,9 @@ from netsim.compiled.trails.symbols import Abort, Const, Fraction, I, Op, Symbol
 from netsim.compiled.trails.tables import Length, Nothing, Table
 
 _MODULES = (
-    commit_kernels, counter_table, engine_kernels, fib_checks, fib_kernels, flows, hashing, hashmap, hook_kernels,
-    ipset_tables, machine, outer_flows, places, recent_table, tcp_kernel, told_table, tracking_kernels, tunnel_kernels,
-    units, walk,
+    commit_kernels, counter_table, engine_kernels, fib_checks, fib_kernels, flow_index, flow_records, flows, hashing,
+    hashmap, hook_kernels, ipset_tables, machine, outer_flows, places, recent_table, tcp_kernel, told_table,
+    tracking_kernels, tunnel_kernels, units, walk,
 )  # fmt: skip
 
 
@@ -255,30 +257,44 @@ def _device_row(F: Any, namespace: Any, device: Any) -> Any:
     return _TYPES[np.int64](at) if F.device[at]["key"] == key else _TYPES[np.int64](-1)
 
 
-def _absent(slots: Table, records: Table, pairs: tuple[tuple[str, str], ...], digest: Any, src: Any, dst: Any) -> None:
-    """A guard: no record that the index finds with the tag of this hash is about these two addresses."""
-    held, mask = slots.array, len(slots.array) - 1
-    at, tag = word_of(digest) & mask, word_of(digest) >> 32 & 0xFF000000
-    ends = {word_of(src), word_of(dst)}
+def _absent(
+    slots: Table, records: Table, alike: tuple[tuple[tuple[str, int], ...], ...], digest: Any, *values: Any
+) -> None:
+    """A guard: no record that the index finds with the tag of this hash is ``alike``: has, in each of some fields, the value
+    of that number, for any of several choices of fields."""
+    held, words = slots.array, [word_of(value) for value in values]
+    at, tag = word_of(_here(flow_index.home)(slots, digest)), word_of(digest) >> 32 & 0xFF000000
+    places = tuple(tuple((*_field_at(records, name), number) for name, number in fields) for fields in alike)
+    rows = records.array.view(np.uint8).reshape(len(records.array), -1)
     while held[at]:
-        if int(held[at]) & 0xFF000000 == tag and held[at] != flows.TOMB:
-            record = records.array[int(held[at]) & 0xFFFFFF]
-            if any({int(record[one]), int(record[other])} == ends for one, other in pairs):
-                raise Abort("the connection is there")
-        at = (at + 1) & mask
+        if int(held[at]) & 0xFF000000 == tag and held[at] != flow_index.TOMB:
+            row = rows[int(held[at]) & 0xFFFFFF]
+            for fields in places:
+                if all(int.from_bytes(row[place : place + width].tobytes(), "little") == words[number]
+                       for place, width, number in fields):  # fmt: skip
+                    raise Abort("the connection is there")
+        at = 0 if at + 1 == len(held) else at + 1
     recording = slots.recording
-    fields = records.array.dtype.fields
-    assert fields is not None
-    places = tuple((fields[one][1], fields[other][1]) for one, other in pairs)
     op = Op(
-        "absent", tuple(recording.arg(one) for one in (digest, src, dst)),
+        "absent", tuple(recording.arg(one) for one in (digest, *values)),
         (slots.path, slots.stride, records.path, records.stride, places),
     )  # fmt: skip
     recording.symbol(op, 1, W, 1)
 
 
-_FLOW_ENDS = (("s0_src", "s0_dst"), ("s1_src", "s1_dst"))
-_OUTER_ENDS = (("src", "dst"),)
+def _field_at(records: Table, name: str) -> tuple[int, int]:
+    """Where a field lies in a record, and its bytes. Of an outer entry's key only the source port is asked for."""
+    fields = records.array.dtype.fields
+    assert fields is not None
+    return (
+        (fields["key"][1] + flow_records.PORT_AT, 2) if name == "port" else (fields[name][1], fields[name][0].itemsize)
+    )
+
+
+_SAME_ENDS = tuple(
+    ((stage + "src", one), (stage + "dst", 1 - one)) for stage in ("s0_", "s1_") for one in (0, 1)
+)  # either way
+_SAME_PORT = (("port", 0),), (("port", 1),)
 
 
 def _elsewhere(s: Any, digest: Any) -> bool:
@@ -298,21 +314,21 @@ def _elsewhere(s: Any, digest: Any) -> bool:
 
 
 def _find(s: Any, ns: Any, proto: Any, src: Any, dst: Any, ports: Any, ipv6: Any, now: Any) -> Any:
-    digest = _here(flows.tuple_hash)(proto, src, dst, ports, ipv6)
+    digest = _here(flow_index.tuple_hash)(proto, src, dst, ports, ipv6)
     _elsewhere(s, digest)
-    _absent(s.slots, s.hot, _FLOW_ENDS, digest, src, dst)
+    _absent(s.slots, s.hot, _SAME_ENDS, digest, src, dst)
     return np.int64(0)
 
 
 def _find_any(s: Any, proto: Any, src: Any, dst: Any, ports: Any, ipv6: Any) -> Any:
-    _absent(s.slots, s.hot, _FLOW_ENDS, _here(flows.tuple_hash)(proto, src, dst, ports, ipv6), src, dst)
+    _absent(s.slots, s.hot, _SAME_ENDS, _here(flow_index.tuple_hash)(proto, src, dst, ports, ipv6), src, dst)
     return np.int64(0)
 
 
 def _find_outer(s: Any, ns: Any, proto: Any, src: Any, dst: Any, ports: Any, ipv6: Any, now: Any) -> Any:
-    digest = _here(flows.tuple_hash)(proto, src, dst, ports, ipv6)
+    digest = _here(flow_index.tuple_hash)(proto, src, dst, ports, ipv6)
     _elsewhere(s, digest)
-    _absent(s.outer_slots, s.outer, _OUTER_ENDS, digest, src, dst)
+    _absent(s.outer_slots, s.outer, _SAME_PORT, digest, ports >> 16, ports & 0xFFFF)
     return np.int64(0)
 
 
@@ -321,8 +337,18 @@ def _fitting(slots: Table, digest: Any, start: Any) -> Any:
     return Nothing()
 
 
+def _end_number(s: Any, ns: Any, proto: Any, address: Any, port: Any, ipv6: Any, settings: Any) -> Any:
+    """An end that is known; what has one that is not is no trail's."""
+    start = _here(outer_flows.end_home)(s.ends, ns, address, settings)
+    keys = _fields(s.ends, ns=ns, proto=proto, address=address, port=port, ipv6=ipv6, settings=settings)
+    at = _probe(s.ends, 0, s.ends.stride, start, _size_of(s.ends), keys, _free(s.ends, "proto"))
+    if s.ends[at]["proto"] == 0:
+        raise Abort("a tunnel's end that is new")
+    return _TYPES[np.int64](at)
+
+
 def _insert(slots: Any, digest: Any, number: Any) -> bool:
-    counter = flows.N_TOMBS if slots.path == "e.s.slots" else flows.N_OUTER_TOMBS
+    counter = flow_records.N_TOMBS if slots.path == "e.s.slots" else flow_records.N_OUTER_TOMBS
     recording = slots.recording
     op = Op("insert", (recording.arg(digest), recording.arg(number)), (slots.path, slots.stride, "e.s.counts", counter))
     recording.effect(op)
@@ -355,10 +381,11 @@ _INSTEAD: dict[str, Any] = {
     "flows.elsewhere": _elsewhere,
     "flows.find": _find,
     "flows.find_any": _find_any,
-    "flows.fitting": _fitting,
-    "flows.insert": _insert,
+    "flow_index.fitting": _fitting,
+    "flow_index.insert": _insert,
     "flows.same_source": _never("a source that others may have"),
     "outer_flows.find_outer": _find_outer,
+    "outer_flows.end_number": _end_number,
     "counter_table.count": _count,
     "counter_table.expect": lambda *_: None,
     "prefetch.prefetch": lambda *_: None,

@@ -134,7 +134,10 @@ class Row:
 
     def __setitem__(self, name: str, value: Any) -> None:
         dtype, offset = self._field(name)
-        self.table.store(self.index, offset, dtype, value)
+        if dtype.names:
+            value.write_to(self.table, self.index, offset)
+        else:
+            self.table.store(self.index, offset, dtype, value)
 
     def _field(self, name: str) -> tuple[np.dtype[Any], int]:
         assert self.dtype.fields is not None
