@@ -27,7 +27,7 @@ STORMS = {
     ("example flannel:vxlan", Proto.TCP): 0.05,
     ("example flannel:udp", Proto.UDP): 0.05,
     ("boutique flannel:host-gw", None): 0.2,
-    ("dual flannel:vxlan", None): 0.05,
+    ("dual flannel:vxlan", None): 0.02,
 }
 BATCHES, PACKETS = 4, 2000
 

@@ -267,14 +267,19 @@ class Symbol:
         return _binary("ashr" if kind_of(other) == I else "lshr", other, self, _kind_for_shift(other))
 
     def __floordiv__(self, other: Any) -> Any:
-        if self.kind == I and signed(self.word) < 0:
-            raise Abort("a negative number is divided")
+        self._divisible(other)
         return _binary("udiv", self, other, bits=self.bits)
 
     def __mod__(self, other: Any) -> Any:
-        if self.kind == I and signed(self.word) < 0:
-            raise Abort("a negative number is divided")
+        self._divisible(other)
         return _binary("urem", self, other, bits=self.bits)
+
+    def _divisible(self, other: Any) -> None:
+        """By a constant, and as if it were unsigned: a guard sees to that."""
+        if isinstance(other, Symbol):
+            raise Abort("a number is divided by another that is not known")
+        if self.kind == I and self.bits == 64 and not self >= 0:
+            raise Abort("a negative number is divided")
 
     # -- comparisons --------------------------------------------------------------------------------------------------
     def __eq__(self, other: Any) -> Any:

@@ -1,0 +1,345 @@
+"""The operations of a plan as machine code, for one packet of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+
+from netsim.compiled.flow_index import TAG, TOMB
+from netsim.compiled.flow_records import NUMBER
+from netsim.compiled.hashmap import MIX
+from netsim.compiled.trails.schedule import Line
+from netsim.compiled.trails.symbols import Const, Op
+from netsim.compiled.trails.tables import CHANGING
+
+if TYPE_CHECKING:
+    from netsim.compiled.trails.emit import Emitter
+
+WORD, BYTE = ir.IntType(64), ir.IntType(8)
+POINTER = BYTE.as_pointer()
+_TURNS = 4096  # of a search that may make no sense
+_SLOTS = ("e.s.slots", "e.s.outer_slots")
+
+_BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor", "shl": "shl", "lshr": "lshr",
+           "ashr": "ashr", "udiv": "udiv", "urem": "urem"}  # fmt: skip
+_SHIFTS = ("shl", "lshr", "ashr")
+_COMPARE = {"eq": ("==", False), "ne": ("!=", False), "slt": ("<", True), "sle": ("<=", True), "ult": ("<", False),
+            "ule": ("<=", False)}  # fmt: skip
+
+
+class Values:
+    """The values of operations in one loop's body."""
+
+    def __init__(self, emitter: Emitter, builder: ir.IRBuilder, k: ir.Value, segment: int) -> None:
+        self.emitter, self.builder, self.k, self.segment = emitter, builder, k, segment
+        self.held: dict[int, ir.Value] = {}
+        self.rows: dict[tuple[int, str], ir.Value] = {}
+        self.fails: Any = None
+        self.loose = False
+
+    def __getitem__(self, arg: Any) -> ir.Value:
+        if isinstance(arg, Const):
+            return WORD(arg.word)
+        found = self.held.get(arg)
+        if found is None:
+            # Where it is needed first may be a branch: its memory is read at once, before any.
+            found = self.held[arg] = self.builder.load(self.emitter.room_of(self.builder, arg, self.k))
+        return found
+
+    def address(self, path: str, row: ir.Value, stride: int, offset: int) -> ir.Value:
+        builder = self.builder
+        base = self.emitter.tables[path, 4]
+        at = builder.add(base, builder.add(builder.mul(row, WORD(stride)), WORD(offset)))
+        return builder.inttoptr(at, POINTER)
+
+    def field(self, path: str, row: ir.Value, stride: int, offset: int, size: int) -> ir.Value:
+        kind = ir.IntType(8 * size)
+        found = self.builder.load(self.builder.bitcast(self.address(path, row, stride, offset), kind.as_pointer()))
+        return found if size == 8 else self.builder.zext(found, WORD)
+
+    def put(self, path: str, row: ir.Value, stride: int, offset: int, size: int, value: ir.Value) -> None:
+        kind = ir.IntType(8 * size)
+        cut = value if size == 8 else self.builder.trunc(value, kind)
+        self.builder.store(cut, self.builder.bitcast(self.address(path, row, stride, offset), kind.as_pointer()))
+
+    def ask(self, line: Line, intrinsic: Any) -> None:
+        root, path, stride, shift = line
+        builder, row = self.builder, self[root]
+        if path in _SLOTS:
+            row = self.slot_home(path, row)
+        elif shift < 0:
+            row = builder.and_(row, builder.sub(self.emitter.tables[path, 5], WORD(1)))
+        address = self.address(path, row, stride, max(shift, 0))
+        number = ir.IntType(32)
+        builder.call(intrinsic, [address, number(1 if path.startswith(CHANGING) else 0), number(3), number(1)])
+
+    def ask_counter(self, op: Op, intrinsic: Any) -> None:
+        path, stride, *_ = op.info
+        address = self.address(path, self.counter_home(self.counter_key(op), path), stride, 0)
+        number = ir.IntType(32)
+        self.builder.call(intrinsic, [address, number(1), number(3), number(1)])
+
+    def emit(self, number: int, fails: Any) -> None:
+        op = self.emitter.plan.ops[number]
+        self.fails, self.loose = fails, number in self.emitter.schedule.loose
+        value: Any
+        if op.code in _BINARY:
+            one, other = (self[arg] for arg in op.args)
+            if op.code in _SHIFTS and not isinstance(op.args[1], Const):
+                other = self.builder.and_(other, WORD(63))  # LLVM may do as it likes past that
+            value = getattr(self.builder, _BINARY[op.code])(one, other)
+        elif op.code in _COMPARE:
+            sign, is_signed = _COMPARE[op.code]
+            compare = self.builder.icmp_signed if is_signed else self.builder.icmp_unsigned
+            value = self.builder.zext(compare(sign, self[op.args[0]], self[op.args[1]]), WORD)
+        else:
+            value = getattr(self, f"_{op.code}")(op)
+        if value is not None:
+            self.held[number] = value
+
+    def _least(self, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_unsigned("<", one, other), one, other)
+
+    def _row(self, arg: Any, path: str) -> ir.Value:
+        """A row of a table; one that is there, if the number may make no sense."""
+        if not self.loose or isinstance(arg, Const):
+            return self[arg]
+        found = self.rows.get((arg, path))
+        if found is None:
+            most = self.builder.sub(self.emitter.tables[path, 2], WORD(1))
+            found = self.rows[arg, path] = self._least(self[arg], most)
+        return found
+
+    def slot_home(self, path: str, digest: ir.Value) -> ir.Value:
+        """``flow_index.home``."""
+        low = self.builder.and_(digest, WORD(0xFFFFFFFF))
+        return self.builder.lshr(self.builder.mul(low, self.emitter.tables[path, 5]), WORD(32))
+
+    def slot_after(self, path: str, at: ir.Value) -> ir.Value:
+        """``flow_index.after``."""
+        following = self.builder.add(at, WORD(1))
+        last = self.builder.icmp_unsigned("==", following, self.emitter.tables[path, 5])
+        return self.builder.select(last, WORD(0), following)
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+    def _input(self, op: Op) -> ir.Value:
+        emitter = self.emitter
+        at = self.builder.add(emitter.first, self.k)
+        return {"i": at, "serial": self.builder.add(emitter.serial, self.k), "seed": emitter.seed}[op.info]
+
+    def _length(self, op: Op) -> ir.Value:
+        path, axis = op.info
+        return self.emitter.tables[path, 5 + axis]
+
+    def _load(self, op: Op) -> ir.Value:
+        path, stride, offset, size, _ = op.info
+        return self.field(path, self._row(op.args[0], path), stride, offset, size)
+
+    def _store(self, op: Op) -> None:
+        path, stride, offset, size = op.info
+        self.put(path, self[op.args[0]], stride, offset, size, self[op.args[1]])
+
+    def _select(self, op: Op) -> ir.Value:
+        condition = self.builder.icmp_unsigned("!=", self[op.args[0]], WORD(0))
+        return self.builder.select(condition, self[op.args[1]], self[op.args[2]])
+
+    def _guard(self, op: Op) -> None:
+        goes = self.emitter.function.append_basic_block("goes")
+        holds = self.builder.icmp_unsigned("!=" if op.info else "==", self[op.args[0]], WORD(0))
+        self.builder.cbranch(holds, goes, self.fails)
+        self.builder.position_at_end(goes)
+
+    def _while(self, start: ir.Value, step: Callable[[ir.Value], tuple[ir.Value, ir.Value]]) -> ir.Value:
+        """A loop: ``step`` says of a place whether the search ends there, and which place is next. One that may make no
+        sense does not go on for long."""
+        builder, function = self.builder, self.emitter.function
+        head, more, done = (function.append_basic_block(name) for name in ("search", "more", "found"))
+        before = builder.block
+        builder.branch(head)
+        builder.position_at_end(head)
+        at = builder.phi(WORD)
+        at.add_incoming(start, before)
+        turns = builder.phi(WORD) if self.loose else None
+        ends, following = step(at)
+        builder.cbranch(ends, done, more)
+        builder.position_at_end(more)
+        at.add_incoming(following, more)
+        if turns is None:
+            builder.branch(head)
+        else:
+            turns.add_incoming(WORD(0), before)
+            turns.add_incoming(builder.add(turns, WORD(1)), more)
+            builder.cbranch(builder.icmp_unsigned("<", turns, WORD(_TURNS)), head, self.fails)
+        builder.position_at_end(done)
+        return at
+
+    def _probe(self, op: Op) -> ir.Value:
+        path, stride, step, keys, free = op.info
+        base, start, size, *wanted = (self[arg] for arg in op.args)
+        builder = self.builder
+        begin = builder.mul(base, WORD(stride))
+        mask = builder.sub(size, WORD(1))
+
+        def field(at: ir.Value, offset: int, width: int) -> ir.Value:
+            place = builder.add(begin, builder.mul(at, WORD(step)))
+            if self.loose:
+                most = builder.sub(builder.mul(self.emitter.tables[path, 2], WORD(stride)), WORD(step))
+                place = self._least(place, most)
+            return self.field(path, place, 1, offset, width)
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            same: Any = ir.IntType(1)(1)
+            for (offset, width), value in zip(keys, wanted):
+                same = builder.and_(same, builder.icmp_unsigned("==", field(at, offset, width), value))
+            ends = builder.or_(same, builder.icmp_unsigned("==", field(at, *free), WORD(0)))
+            return ends, builder.and_(builder.add(at, WORD(1)), mask)
+
+        return self._while(builder.and_(start, mask), look)
+
+    def _search(self, op: Op) -> ir.Value:
+        path, stride, kind = op.info
+        at, count, value = (self[arg] for arg in op.args)
+        builder = self.builder
+
+        def look(place: ir.Value) -> tuple[ir.Value, ir.Value]:
+            pair = builder.add(at, builder.shl(place, WORD(1)))
+            if self.loose:
+                pair = self._least(pair, builder.sub(self.emitter.tables[path, 2], WORD(3)))
+            if kind == "interval":  # is the next one above it?
+                held = self.field(path, pair, stride, 2 * stride, 4)
+                last = builder.icmp_unsigned(">=", builder.add(place, WORD(1)), count)
+                ends = builder.or_(last, builder.icmp_unsigned(">", held, value))
+            else:
+                high, low = (self.field(path, pair, stride, word * stride, 4) for word in range(2))
+                held = builder.or_(builder.shl(high, WORD(32)), low)
+                ends = builder.or_(builder.icmp_unsigned(">=", place, count), builder.icmp_unsigned(">", held, value))
+            return ends, builder.add(place, WORD(1))
+
+        return self._while(WORD(0), look)
+
+    def _within(self, op: Op) -> ir.Value:
+        path, stride, (hi_at, lo_at, length_at) = op.info
+        start, end, hi, lo = (self[arg] for arg in op.args)
+        builder, wide = self.builder, ir.IntType(128)
+
+        def both(high: ir.Value, low: ir.Value) -> ir.Value:
+            return builder.or_(builder.shl(builder.zext(high, wide), wide(64)), builder.zext(low, wide))
+
+        address = both(hi, lo)
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            # A row past the last may be another namespace's, and is not looked at for long.
+            row = self._least(at, builder.sub(self.emitter.tables[path, 2], WORD(1)))
+            length = self.field(path, row, stride, length_at, 4)
+            held = both(self.field(path, row, stride, hi_at, 8), self.field(path, row, stride, lo_at, 8))
+            shift = builder.and_(builder.zext(builder.sub(WORD(128), length), wide), wide(127))
+            differs = builder.icmp_unsigned("!=", builder.lshr(builder.xor(held, address), shift), wide(0))
+            inside = builder.or_(builder.icmp_unsigned("==", length, WORD(0)), builder.not_(differs))
+            ends = builder.or_(builder.icmp_unsigned(">=", at, end), inside)
+            return ends, builder.add(at, WORD(1))
+
+        return self._while(start, look)
+
+    def _absent(self, op: Op) -> ir.Value:
+        path, stride, records, size, alike = op.info
+        builder, (digest, *values) = self.builder, (self[arg] for arg in op.args)
+        tag = builder.and_(builder.lshr(digest, WORD(32)), WORD(int(TAG)))
+        function = self.emitter.function
+        head, looks, more, compare, goes = (
+            function.append_basic_block(name) for name in ("search", "looks", "more", "compare", "goes")
+        )
+        start, before = self.slot_home(path, digest), builder.block
+        builder.branch(head)
+        builder.position_at_end(head)
+        at = builder.phi(WORD)
+        at.add_incoming(start, before)
+        held = self.field(path, at, stride, 0, 4)
+        builder.cbranch(builder.icmp_unsigned("==", held, WORD(0)), goes, looks)
+        builder.position_at_end(looks)
+        same = builder.icmp_unsigned("==", builder.and_(held, WORD(int(TAG))), tag)
+        builder.cbranch(builder.and_(same, builder.icmp_unsigned("!=", held, WORD(int(TOMB)))), compare, more)
+        builder.position_at_end(compare)
+        record = builder.and_(held, WORD(int(NUMBER)))
+        found: Any = ir.IntType(1)(0)
+        for fields in alike:
+            fits: Any = ir.IntType(1)(1)
+            for offset, width, number in fields:
+                have = self.field(records, record, size, offset, width)
+                fits = builder.and_(fits, builder.icmp_unsigned("==", have, values[number]))
+            found = builder.or_(found, fits)
+        builder.cbranch(found, self.fails, more)
+        builder.position_at_end(more)
+        at.add_incoming(self.slot_after(path, at), more)
+        builder.branch(head)
+        builder.position_at_end(goes)
+        return WORD(1)
+
+    def _lacks(self, op: Op) -> ir.Value:
+        path, stride = op.info
+        builder, (start, value) = self.builder, (self[arg] for arg in op.args)
+        mask = builder.sub(self.emitter.tables[path, 5], WORD(1))
+        held: list[ir.Value] = []
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            held.append(self.field(path, at, stride, 0, 8))
+            ends = builder.or_(
+                builder.icmp_unsigned("==", held[0], value), builder.icmp_unsigned("==", held[0], WORD(0))
+            )
+            return ends, builder.and_(builder.add(at, WORD(1)), mask)
+
+        self._while(builder.and_(start, mask), look)
+        goes = self.emitter.function.append_basic_block("goes")
+        builder.cbranch(builder.icmp_unsigned("==", held[0], value), self.fails, goes)
+        builder.position_at_end(goes)
+        return WORD(1)
+
+    def _insert(self, op: Op) -> None:
+        path, stride, counts, counter = op.info
+        builder, (digest, number) = self.builder, (self[arg] for arg in op.args)
+        held: list[ir.Value] = []
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            held.append(self.field(path, at, stride, 0, 4))
+            ends = builder.or_(
+                builder.icmp_unsigned("==", held[0], WORD(0)), builder.icmp_unsigned("==", held[0], WORD(int(TOMB)))
+            )
+            return ends, self.slot_after(path, at)
+
+        at = self._while(self.slot_home(path, digest), look)
+        tag = builder.and_(builder.lshr(digest, WORD(32)), WORD(int(TAG)))
+        self.put(path, at, stride, 0, 4, builder.or_(tag, number))
+        reused = builder.zext(builder.icmp_unsigned("!=", held[0], WORD(0)), WORD)
+        tombs = self.field(counts, WORD(counter), 8, 0, 8)
+        self.put(counts, WORD(counter), 8, 0, 8, builder.sub(tombs, reused))
+
+    def counter_key(self, op: Op) -> ir.Value:
+        """Of the counters of a namespace's rule: see ``counter_table``."""
+        where, rule = self[op.args[0]], self[op.args[1]]
+        if len(op.info) > 2:
+            where = self.builder.or_(where, WORD(op.info[2] << 24))
+        return self.builder.or_(self.builder.shl(where, WORD(32)), rule)
+
+    def counter_home(self, key: ir.Value, path: str) -> ir.Value:
+        mask = self.builder.sub(self.emitter.tables[path, 5], WORD(1))
+        folded = self.builder.xor(key, self.builder.lshr(key, WORD(29)))  # ``hashmap.spread``
+        return self.builder.and_(self.builder.lshr(self.builder.mul(folded, WORD(int(MIX))), WORD(32)), mask)
+
+    def _count(self, op: Op) -> ir.Value:
+        path, stride, *_ = op.info
+        builder, packets, volume = self.builder, self[op.args[2]], self[op.args[3]]
+        mask = builder.sub(self.emitter.tables[path, 5], WORD(1))
+        key = self.counter_key(op)
+        held: list[ir.Value] = []
+
+        def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
+            held.append(self.field(path, at, stride, 0, 8))
+            ends = builder.or_(builder.icmp_unsigned("==", held[0], key), builder.icmp_unsigned("==", held[0], WORD(0)))
+            return ends, builder.and_(builder.add(at, WORD(1)), mask)
+
+        at = self._while(self.counter_home(key, path), look)
+        self.put(path, at, stride, 0, 8, key)
+        for offset, more in ((8, packets), (16, volume)):
+            self.put(path, at, stride, offset, 8, builder.add(self.field(path, at, stride, offset, 8), more))
+        return builder.zext(builder.icmp_unsigned("==", held[0], WORD(0)), WORD)
