@@ -14,7 +14,8 @@ from netsim.packet.address import ip
 from netsim.packet.model import Proto
 from netsim.topology import Assembled
 from tests.support.datapath_worlds import _targets, cluster
-from tests.support.trail_storms import differences, eager, without_trails
+from tests.support.service_changes import Changes
+from tests.support.trail_storms import differences, eager, state_differences, without_trails
 
 pytestmark = [
     pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there are no trails without a compiler"),
@@ -66,3 +67,26 @@ def test_storms_of_new_flows(name: str, proto: Proto | None) -> None:
     taken = int(one._scratch.trails[TAKEN])
     assert taken > STORMS[name, proto] * BATCHES * PACKETS, (taken, one.paths, one.reasons)
     assert not int(other._scratch.trails[TAKEN])
+
+
+def test_services_that_change_between_storms() -> None:
+    """Trails of the cluster that was are not taken any more, others are found, and what they have counted stays counted."""
+    made = cluster("boutique flannel:host-gw")
+    changes = Changes(made, "storms")
+    one, other = eager(Datapath(made.network, seed=2), most=1), without_trails(Datapath(made.network, seed=2))
+    flows = [drawn(made, datapath, Proto.TCP, BATCHES * PACKETS) for datapath in (one, other)]
+    taken = []
+    for number in range(BATCHES):
+        which = np.arange(number * PACKETS, (number + 1) * PACKETS)
+        for part in (which[: PACKETS // 2], which[PACKETS // 2 :]):
+            now = 1_000_000 * (2 * number + 1 + int(part[0] != which[0]))
+            first, second = (held.opening(part, start=now, rate=100_000) for held in flows)
+            found = differences(one, other, (first, second))
+            assert not found, (number, found)
+        taken.append(int(one._scratch.trails[TAKEN]))
+        made = made.after(changes.draw())
+        for datapath in (one, other):
+            datapath.update(made.network)
+        assert not one.trails.addresses
+        assert not state_differences(one, other)
+    assert taken[-1] > taken[0] > 0
