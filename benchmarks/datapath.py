@@ -35,8 +35,9 @@ from msgspec.structs import replace
 from netsim.bench.verify import verify
 from netsim.bench.workload import Session
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.flow_records import HOT, aligned
+from netsim.compiled.flow_records import HOT
 from netsim.compiled.jit import kernel
+from netsim.compiled.memory import aligned
 from netsim.compiled.names import Names
 from netsim.compiled.rule_compiler import RuleCompiler
 from netsim.datapath.engine import Datapath

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.flow_records import aligned
 from netsim.compiled.hashmap import home, place
 from netsim.compiled.jit import Int, kernel
+from netsim.compiled.memory import aligned
 from netsim.compiled.prefetch import prefetch
 
 U = np.uint64

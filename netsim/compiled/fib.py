@@ -23,6 +23,7 @@ from netsim.compiled.fib_kernels import insert_devices, insert_slots
 from netsim.compiled.fib_namespace import Facts, halves, lasting
 from netsim.compiled.fib_runs import SharedRuns, prefix_key
 from netsim.compiled.fib_shapes import DeviceRow, Shape, address_of, gateways_of, key_of
+from netsim.compiled.memory import aligned
 from netsim.compiled.names import Names
 from netsim.compiled.rows import WAITING_MOST, Rows
 from netsim.linux.fib import default_rules, rule_family
@@ -51,9 +52,9 @@ class FibCompiler:
         self._prefix, self._route = Rows(t.PREFIX), Rows(t.ROUTE)
         self._hop, self._primary, self._candidate = Rows(t.HOP), Rows(t.PRIMARY), Rows(t.CANDIDATE)
         self._number = Rows(np.uint32)
-        self._device, self._devices = np.zeros(256, t.DEVICE), 0
+        self._device, self._devices = aligned(256, t.DEVICE), 0
         self._device_rows: list[DeviceRow] = []  # waiting to be put into the hash
-        self._slot, self._slots, self._bases = np.zeros(256, t.SLOT), 0, 0
+        self._slot, self._slots, self._bases = aligned(256, t.SLOT), 0, 0
         self._runs = SharedRuns()
         self._versions: dict[tuple[int, Family, frozenset[str]], dict[int, Base]] = {}
         self._programs: dict[tuple[Family, tuple[RoutingRule, ...]], tuple[int, int, list[int]]] = {}
@@ -239,7 +240,7 @@ class FibCompiler:
         base = self._bases = self._bases + 1
         self._slots += len(rows)
         while len(self._slot) < 2 * self._slots:
-            grown = np.zeros(2 * len(self._slot), t.SLOT)
+            grown = aligned(2 * len(self._slot), t.SLOT)
             insert_slots(grown, self._slot)
             self._slot = grown
         made = [(hi, lo, base, length, route, count) for hi, lo, length, route, count, _ in rows]
@@ -295,7 +296,7 @@ class FibCompiler:
     def _put_devices(self) -> None:
         rows = self._device_rows
         while len(self._device) < 2 * (self._devices + len(rows)):
-            grown = np.zeros(2 * len(self._device), t.DEVICE)
+            grown = aligned(2 * len(self._device), t.DEVICE)
             insert_devices(grown, self._device)
             self._device = grown
         if rows:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled.memory import padded
 from netsim.compiled.registers import ADDRESS_TYPES
 from netsim.linux.route import RouteType
 
@@ -64,7 +65,7 @@ HAS_GATEWAY, ONLINK, RARE = 1, 2, 4
 # RULE.flags; NEVER: a prefix of the other family
 FROM, TO, MARKED, INVERT, NEVER = 1, 2, 4, 8, 16
 
-NAMESPACE = np.dtype(
+NAMESPACE = padded(
     [
         ("flags", "u4"),
         ("rules4", "u4"), ("count4", "u4"), ("tables4", "u4"),
@@ -72,9 +73,10 @@ NAMESPACE = np.dtype(
         ("own", "u4"), ("owned", "u4"),  # distinct IPv4 addresses, in ``number``
         ("source", "i8"),  # inet_select_addr when the device has none; -1: none
         ("six", "u4"), ("sixes", "u4"),  # candidates for an IPv6 source, rows of CANDIDATE
-    ]
+    ],
+    64,
 )  # fmt: skip
-DEVICE = np.dtype([("key", "u8"), ("flags", "u4"), ("first", "u4"), ("count", "u4"), ("pad", "u4")])  # PRIMARY rows
+DEVICE = padded([("key", "u8"), ("flags", "u4"), ("first", "u4"), ("count", "u4"), ("pad", "u4")], 32)  # PRIMARY rows
 RULE = np.dtype(
     [
         ("flags", "u4"), ("action", "u4"), ("slot", "u4"),  # action 0: look into the namespace's table ``slot``
@@ -83,10 +85,10 @@ RULE = np.dtype(
     ]
 )  # fmt: skip
 TABLE = np.dtype([("first", "u4"), ("count", "u4"), ("link", "u4"), ("links", "u4")])
-LINK = np.dtype([("base", "u4"), ("length", "u4"), ("lengths", "u4"), ("without", "u4"), ("count", "u4")])
+LINK = padded([("base", "u4"), ("length", "u4"), ("lengths", "u4"), ("without", "u4"), ("count", "u4")], 32)
 PREFIX = np.dtype([("hi", "u8"), ("lo", "u8"), ("length", "u4"), ("route", "u4"), ("count", "u4"), ("pad", "u4")])
 SLOT = np.dtype([("hi", "u8"), ("lo", "u8"), ("base", "u4"), ("length", "u4"), ("route", "u4"), ("count", "u4")])
-ROUTE = np.dtype(
+ROUTE = padded(
     [
         ("type", "u2"), ("flags", "u2"),
         ("hops", "u4"),  # those that work; 0: none, the route is passed over
@@ -95,7 +97,8 @@ ROUTE = np.dtype(
         ("near", "u4"),  # the device that the route names, whether it works or not
         ("metric", "u4"), ("mtu", "u4"), ("number", "u4"),
         ("place", "u4"),  # in the shared run
-    ]
+    ],
+    64,
 )  # fmt: skip
 HOP = np.dtype([("device", "u4"), ("gateway", "u4"), ("flags", "u4"), ("weight", "u4")])
 PRIMARY = np.dtype([("address", "u4"), ("mask", "u4")])

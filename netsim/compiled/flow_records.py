@@ -195,13 +195,6 @@ class FlowState(NamedTuple):
 COUNTS = 16
 
 
-def aligned(count: int, dtype: np.dtype[np.void]) -> Array:
-    """Zeros that begin on a cache line: a record of 64 bytes must not straddle two."""
-    room = np.zeros(count * dtype.itemsize + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + count * dtype.itemsize].view(dtype)
-
-
 # -- packed fields -----------------------------------------------------------------------------------------------------
 @shared
 def number_at(record: Any, place: Int) -> Int:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled.jit import Int, inner, kernel
+from netsim.compiled.memory import aligned
 from netsim.compiled.rows import WAITING_MOST
 
 U = np.uint64
@@ -87,7 +88,7 @@ class HashMap:
     """The Python side: sets facts and grows. Facts wait in a list until somebody looks: many small additions cost one."""
 
     def __init__(self, room: int = 1024) -> None:
-        self._rows: Any = np.zeros(room, FACT)
+        self._rows: Any = aligned(room, FACT)
         self._used = 0
         self._waiting: list[int] = []
         self._facts: list[int] = []
@@ -127,7 +128,7 @@ class HashMap:
         while 2 * (self._used + len(keys)) > room:
             room *= 2
         if room > len(self._rows):
-            grown = np.zeros(room, FACT)
+            grown = aligned(room, FACT)
             _move(self._rows, grown)
             self._rows = grown
         self._used += int(_put_all(self._rows, keys, facts, over))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from netsim.compiled import programs as p
 from netsim.compiled.hashing import START, U, fold
 from netsim.compiled.jit import kernel
+from netsim.compiled.memory import aligned
 from netsim.compiled.names import Names
 
 
@@ -18,7 +19,7 @@ class Resolution:
     """The hash table behind ``Programs.resolution``."""
 
     def __init__(self) -> None:
-        self._array: npt.NDArray[Any] = np.zeros(256, p.resolution_dtype)
+        self._array: npt.NDArray[Any] = aligned(256, p.resolution_dtype)
         self._held: dict[tuple[int, int], int] = {}
         self._staged: list[tuple[int, int, int, int]] = []
 
@@ -34,7 +35,7 @@ class Resolution:
                 size = len(self._array)
                 while size < 4 * len(self._held):
                     size *= 2
-                self._array = np.zeros(size, p.resolution_dtype)
+                self._array = aligned(size, p.resolution_dtype)
                 self._staged = [(scope, name, found, 1) for (scope, name), found in self._held.items()]
             _put(self._array, np.array(self._staged, p.resolution_dtype))
             self._staged.clear()

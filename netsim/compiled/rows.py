@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+
+from netsim.compiled.memory import aligned, longer
 
 WAITING_MOST = 4096  # rows: as Python's tuples they take ten times their room
 
@@ -15,7 +16,7 @@ class Rows:
     until somebody looks at the array: many small additions cost one."""
 
     def __init__(self, dtype: npt.DTypeLike, capacity: int = 64) -> None:
-        self._array: npt.NDArray[Any] = np.zeros(capacity, dtype)
+        self._array: npt.NDArray[Any] = aligned(capacity, dtype)
         self._waiting: list[Any] = []
         self.used = 0
 
@@ -45,6 +46,4 @@ class Rows:
         if count > capacity:
             while capacity < count:
                 capacity *= 2
-            grown = np.zeros(capacity, self._array.dtype)
-            grown[: len(self._array)] = self._array
-            self._array = grown
+            self._array = longer(self._array, capacity)

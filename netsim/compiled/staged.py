@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled.memory import aligned
+
 
 class StagedRows:
     """``array`` holds at least ``len(self)`` rows (the rest is zero) and is replaced when it grows, by doubling."""
 
     def __init__(self, dtype: npt.DTypeLike, capacity: int = 64) -> None:
-        self._array: npt.NDArray[Any] = np.zeros(capacity, dtype)
+        self._array: npt.NDArray[Any] = aligned(capacity, dtype)
         self._written = 0
         self._staged: list[Any] = []
 
@@ -49,7 +51,7 @@ class StagedRows:
             capacity = len(self._array)
             while capacity < size:
                 capacity *= 2
-            grown = np.zeros(capacity, self._array.dtype)
+            grown = aligned(capacity, self._array.dtype)
             grown[: self._written] = self._array[: self._written]
             self._array = grown
         if self._staged:

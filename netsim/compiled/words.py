@@ -7,6 +7,8 @@ from array import array
 import numpy as np
 import numpy.typing as npt
 
+from netsim.compiled.memory import aligned
+
 LINE = 16  # words
 _PADDING = [0] * 2 * LINE
 
@@ -15,7 +17,7 @@ class Words:
     """Blocks are staged, and written when somebody looks. Address 0 is nothing's. ``end``: the address of the next word."""
 
     def __init__(self, capacity: int = 1 << 12) -> None:
-        self._array: npt.NDArray[np.uint32] = np.zeros(capacity, np.uint32)
+        self._array: npt.NDArray[np.uint32] = aligned(capacity, np.uint32)
         self._written = self.end = 16
         self._staged = array("I")
         self._free: dict[int, list[int]] = {}  # addresses by room
@@ -73,7 +75,7 @@ class Words:
                 capacity = len(self._array)
                 while capacity < end:
                     capacity *= 2
-                grown = np.zeros(capacity, np.uint32)
+                grown = aligned(capacity, np.uint32)
                 grown[: self._written] = self._array[: self._written]
                 self._array = grown
             self._array[self._written : end] = np.frombuffer(self._staged, np.uint32)

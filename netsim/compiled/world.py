@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from netsim.compiled.addresses import Addresses
 from netsim.compiled.hashmap import HashMap
+from netsim.compiled.memory import aligned, longer, padded
 from netsim.compiled.names import Names
 from netsim.compiled.rows import Rows
 from netsim.linux.link import Link, LinkKind
@@ -37,13 +38,13 @@ NAMESPACE = np.dtype(
         ("flags", "u4"),
         ("tables", "u4", 10),  # number + 1 of the iptables tables, IPv4's five, then IPv6's
         ("hooks", "u4", 2),  # rows of ``hooks``: the chain at 5 * table + hook
-        ("port_low", "u4"),  # ip_local_port_range
-        ("port_high", "u4"),
-        ("settings", "u4"),  # row of FlowState.timeouts
         ("tunnels", "u4"),  # rows of TUNNEL
-        ("tunnel_count", "u4"),
+        ("port_low", "u2"),  # ip_local_port_range
+        ("port_high", "u2"),
+        ("settings", "u2"),  # row of FlowState.timeouts
+        ("tunnel_count", "u2"),
     ]
-)
+)  # one cache line
 PRESENT, TRACKS4, TRACKS6, BRIDGE_NF4, BRIDGE_NF6, OUTSIDE, LOOSE, LIBERAL, SEALED = 1, 2, 4, 8, 16, 32, 64, 128, 256
 SECURITY_LATE4, SECURITY_LATE6 = 512, 1024  # table security comes behind source translation: iptables-nft's
 
@@ -64,9 +65,9 @@ DEVICE = np.dtype(
             "segment",
             "u4",
         ),  # name number: of a physical device's segment; of the wire that a bridge and veths behind it are on
-        ("segment_mtu", "u4"),
+        ("segment_mtu", "u2"),  # no packet is longer than it can say
+        ("port", "u2"),
         ("vni", "u4"),
-        ("port", "u4"),
         ("local", "u4"),  # handle of a tunnel's own address
         ("remote", "u4"),  # of the address at the other end of an IPIP tunnel, 0: the next hop
         ("under", "u4"),  # name of the device below a tunnel
@@ -79,7 +80,7 @@ LOOPBACK, PHYSICAL, VETH, BRIDGE, VXLAN, IPIP, TUN, DUMMY = range(8)
 _KINDS = {kind: number for number, kind in enumerate(LinkKind)}
 assert [kind.name for kind in LinkKind] == ["LOOPBACK", "PHYSICAL", "VETH", "BRIDGE", "VXLAN", "IPIP", "TUN", "DUMMY"]
 
-TUNNEL = np.dtype(
+TUNNEL = padded(
     [
         ("device", "u4"),
         ("kind", "u4"),
@@ -88,8 +89,10 @@ TUNNEL = np.dtype(
         ("family", "u4"),
         ("local", "u4"),
         ("remote", "u4"),
-    ]
+    ],
+    32,
 )
+assert (NAMESPACE.itemsize, DEVICE.itemsize, TUNNEL.itemsize) == (64, 64, 32)
 
 # Kinds of facts: what the number and the value are → what is known.
 DEV = 1  # namespace, device name → device
@@ -126,11 +129,11 @@ class World:
         self.namespaces: list[Namespace | None] = [None]
         self._numbers: dict[str, int] = {}
         self._names = [""]
-        self._namespace = np.zeros(64, NAMESPACE)
+        self._namespace = aligned(64, NAMESPACE)
         self._device = Rows(DEVICE)
         self._device.add([_NO_DEVICE])
         self._first = [0]  # device of each namespace: the others follow in the order of its links
-        self._tunnel = np.zeros(16, TUNNEL)
+        self._tunnel = aligned(16, TUNNEL)
         self._tunnels = 0
         self._hooks = np.zeros((1, 25), np.uint32)
         self._hook_rows: dict[tuple[int, ...], int] = {}
@@ -152,7 +155,7 @@ class World:
             self._names.append(name)
             self._first.append(0)
             if found >= len(self._namespace):
-                self._namespace = np.concatenate((self._namespace, np.zeros_like(self._namespace)))
+                self._namespace = longer(self._namespace, 2 * len(self._namespace))
         return found
 
     def name(self, number: int) -> str:
@@ -229,8 +232,8 @@ class World:
         if timeouts not in self.settings:
             self.settings.append(timeouts)
         mine = self._devices(number, namespace, segment_mtus)
-        tunnels = self._tunnels_of(namespace, mine)
-        self._namespace[number] = flags, held, hooks, low, high, self.settings.index(timeouts), *tunnels
+        tunnels, count = self._tunnels_of(namespace, mine)
+        self._namespace[number] = flags, held, hooks, tunnels, low, high, self.settings.index(timeouts), count
         if namespace.neighbours:
             self._neighbours(namespace.neighbours, mine)
         if namespace.fdb:
@@ -301,11 +304,13 @@ class World:
                 flags |= HAS_PEER
             master = mine[link.master] + 1 if link.master in mine else 0
             if link.segment is not None:
-                segment, mtu = names(link.segment), min(segment_mtus[link.segment], 0xFFFFFFFF)
-            family, ttl, *ends, own = self._tunnel_fields(link)
+                segment, mtu = names(link.segment), min(segment_mtus[link.segment], 0xFFFF)
+            family, ttl, vni, port, *ends, own = self._tunnel_fields(link)
             flags |= HAS_LOCAL * own
             where = peer_ns, peer_name, master, segment, mtu
-            rows.append((number, name, _KINDS[link.kind], flags, family, ttl, link.mtu, mac, *where, *ends, 0, 0))
+            rows.append(
+                (number, name, _KINDS[link.kind], flags, family, ttl, link.mtu, mac, *where, port, vni, *ends, 0, 0)
+            )
             self.facts.set(DEV, number, name, mine[link.name])
         self._device.add(rows)
         return mine
@@ -338,7 +343,7 @@ class World:
         row of TUNNEL, count."""
         found = [link for link in namespace.links if link.up and (link.vxlan or link.tunnel or link.udp_tunnel)]
         while self._tunnels + len(found) > len(self._tunnel):
-            self._tunnel = np.concatenate((self._tunnel, np.zeros_like(self._tunnel)))
+            self._tunnel = longer(self._tunnel, 2 * len(self._tunnel))
         first = self._tunnels
         for link in found:
             _, _, vni, port, local, remote, _, _ = fields = self._tunnel_fields(link)

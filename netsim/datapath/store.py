@@ -20,7 +20,6 @@ from netsim.compiled.counter_table import copied, counters, larger
 from netsim.compiled.flow_index import room_for, tuple_hash
 from netsim.compiled.flow_records import (
     FlowState,
-    aligned,
     bits_of,
     count_of,
     far_of,
@@ -36,6 +35,7 @@ from netsim.compiled.flow_records import (
     status_word,
 )
 from netsim.compiled.flows import GONE, add_elsewhere, index_flows, link_flow, new_flow, remove_elsewhere, source_key
+from netsim.compiled.memory import aligned, longer
 from netsim.compiled.outer_flows import (
     index_outers,
     move_ends,
@@ -112,9 +112,9 @@ class FlowStore:
                 raise OverflowError(f"more than {fl.MOST} concurrent flows")
             self.state = state._replace(
                 slots=np.zeros(room_for(flows, 2), np.uint32),
-                hot=_longer(state.hot, flows),
-                cold=_longer(state.cold, flows),
-                rest=_longer(state.rest, flows),
+                hot=longer(state.hot, flows),
+                cold=longer(state.cold, flows),
+                rest=longer(state.rest, flows),
                 sources=np.zeros(flows // 2, np.uint32),
             )
         index_flows(reference(self.state))
@@ -135,7 +135,7 @@ class FlowStore:
             if outers == len(state.outer):
                 raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
             self.state = state._replace(
-                outer=_longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, 1), np.uint32)
+                outer=longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, 1), np.uint32)
             )
         index_outers(reference(self.state))
 
@@ -355,10 +355,4 @@ def _ends(count: int) -> Any:
 
 
 def _aligned_copy(array: Any) -> Any:
-    return _longer(array, len(array)) if array.dtype in (fl.HOT, fl.COLD) else array.copy()
-
-
-def _longer(array: Any, count: int) -> Any:
-    longer = aligned(count, array.dtype)
-    longer[: len(array)] = array
-    return longer
+    return longer(array, len(array)) if array.dtype in (fl.HOT, fl.COLD) else array.copy()

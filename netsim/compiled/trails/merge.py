@@ -23,6 +23,7 @@ EFFECTS = ("store", "insert", "count")
 ASKS = ("absent", "lacks")  # guards that look into flows
 _PLAIN = {
     "add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr", "udiv", "urem", "eq", "ne", "slt", "ult", "sle", "ule",
+    "least", "most",
 }  # fmt: skip
 
 

@@ -94,13 +94,17 @@ class Values:
             sign, is_signed = _COMPARE[op.code]
             compare = self.builder.icmp_signed if is_signed else self.builder.icmp_unsigned
             value = self.builder.zext(compare(sign, self[op.args[0]], self[op.args[1]]), WORD)
+        elif op.code in ("least", "most"):
+            one, other = (self[arg] for arg in op.args)
+            value = self._least(one, other, op.code)
         else:
             value = getattr(self, f"_{op.code}")(op)
         if value is not None:
             self.held[number] = value
 
-    def _least(self, one: ir.Value, other: ir.Value) -> ir.Value:
-        return self.builder.select(self.builder.icmp_unsigned("<", one, other), one, other)
+    def _least(self, one: ir.Value, other: ir.Value, which: str = "least") -> ir.Value:
+        sign = "<" if which == "least" else ">"
+        return self.builder.select(self.builder.icmp_unsigned(sign, one, other), one, other)
 
     def _row(self, arg: Any, path: str) -> ir.Value:
         """A row of a table; one that is there, if the number may make no sense."""

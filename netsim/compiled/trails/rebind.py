@@ -39,7 +39,7 @@ from netsim.compiled import (
     walk,
 )
 from netsim.compiled import programs as p
-from netsim.compiled.trails.symbols import Abort, Const, Fraction, I, Op, Symbol, U, W, select, word_of
+from netsim.compiled.trails.symbols import Abort, Const, Fraction, I, Op, Symbol, U, W, either, kind_of, select, word_of
 from netsim.compiled.trails.tables import Length, Nothing, Table
 
 _MODULES = (
@@ -88,14 +88,20 @@ class _Constants:
         return len(self.array)
 
 
+def _extreme(code: str, plain: Any, one: Any, other: Any) -> Any:
+    if not isinstance(one, Symbol) and not isinstance(other, Symbol):
+        return plain(one, other)
+    if {kind_of(one), kind_of(other)} <= {U, W}:
+        return either(code, one, other)
+    return select(one < other, *((one, other) if plain is min else (other, one)))
+
+
 def _min(*values: Any) -> Any:
-    one, other = values
-    return select(one < other, one, other) if isinstance(one, Symbol) or isinstance(other, Symbol) else min(one, other)
+    return _extreme("least", min, *values)
 
 
 def _max(*values: Any) -> Any:
-    one, other = values
-    return select(one < other, other, one) if isinstance(one, Symbol) or isinstance(other, Symbol) else max(one, other)
+    return _extreme("most", max, *values)
 
 
 def _range(*ends: Any) -> Any:
@@ -113,8 +119,8 @@ def _difference(stop: Any, start: Symbol) -> Any:
     """``stop - start``: what has been added to ``start``, if that is how ``stop`` was made."""
     if isinstance(stop, Symbol):
         made = stop.recording.ops[stop.number]
-        if made.code == "add" and made.args[0] == start.number:
-            more = made.args[1]
+        if made.code == "add" and start.number in made.args:
+            more = made.args[1 - made.args.index(start.number)]
             return more.word if isinstance(more, Const) else Symbol(stop.recording, more, I, 64)
     return stop - start
 
@@ -275,8 +281,9 @@ def _absent(
                     raise Abort("the connection is there")
         at = 0 if at + 1 == len(held) else at + 1
     recording = slots.recording
+    asked = sorted((recording.arg(one) for one in values), key=str)  # ``alike`` is so for any order of them
     op = Op(
-        "absent", tuple(recording.arg(one) for one in (digest, *values)),
+        "absent", (recording.arg(digest), *asked),
         (slots.path, slots.stride, records.path, records.stride, places),
     )  # fmt: skip
     recording.symbol(op, 1, W, 1)

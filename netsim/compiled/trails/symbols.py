@@ -150,6 +150,8 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "ult": lambda a, b: int(a < b),
     "sle": lambda a, b: int(a <= b),
     "ule": lambda a, b: int(a <= b),
+    "least": min,
+    "most": max,
 }
 _SIGNED = {"ashr", "sdiv", "srem", "slt", "sle"}
 
@@ -159,6 +161,16 @@ def compute(code: str, one: int, other: int) -> int:
     if code in _SIGNED:
         one, other = signed(one), signed(other)
     return _ARITHMETIC[code](one, other) & _WORD
+
+
+_EITHER_WAY = ("add", "mul", "and", "or", "xor", "eq", "ne", "least", "most")
+
+
+def in_order(code: str, one: Any, other: Any) -> tuple[Any, Any]:
+    """The operands, so that what is the same either way round is the same operation: constants come second."""
+    if code in _EITHER_WAY and (isinstance(one, Const) or (isinstance(other, int) and other < one)):
+        return other, one
+    return one, other
 
 
 def _binary(code: str, one: Any, other: Any, kind: str | None = None, bits: int = 64) -> Any:
@@ -173,7 +185,7 @@ def _binary(code: str, one: Any, other: Any, kind: str | None = None, bits: int 
         else:
             kind = I if I in kinds else U
     word = compute(code, word_of(one), word_of(other))
-    return recording.symbol(Op(code, (recording.arg(one), recording.arg(other))), word, kind, bits)
+    return recording.symbol(Op(code, in_order(code, recording.arg(one), recording.arg(other))), word, kind, bits)
 
 
 def _compare(code: str, one: Any, other: Any) -> Any:
@@ -336,3 +348,8 @@ def select(condition: Any, one: Any, other: Any) -> Any:
     op = Op("select", (condition.number, recording.arg(one), recording.arg(other)))
     kind = kind_of(one) if kind_of(one) == kind_of(other) else I if I in (kind_of(one), kind_of(other)) else U
     return recording.symbol(op, word_of(one if condition.word else other), kind, max(_bits_of(one), _bits_of(other)))
+
+
+def either(code: str, one: Any, other: Any) -> Any:
+    """``least`` or ``most`` of two numbers that are not negative."""
+    return _binary(code, one, other, bits=max(_bits_of(one), _bits_of(other)))
