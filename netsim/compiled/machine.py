@@ -21,7 +21,7 @@ import numpy as np
 from netsim.compiled import journey as jn
 from netsim.compiled import registers as rg
 from netsim.compiled import world as wd
-from netsim.compiled.fib_kernels import forwarding
+from netsim.compiled.fib_kernels import forwarding, multicast, wide
 from netsim.compiled.fib_tables import (
     BLACKHOLE,
     LOCAL,
@@ -257,7 +257,7 @@ def _unreachable(e: Any, x: Any, kind: Int) -> Int:
     r, j = x.r, x.j
     ns = j[jn.NS]
     refused = kind == NO_ROUTE or kind == BLACKHOLE or kind == UNREACHABLE or kind == PROHIBIT
-    if r[rg.FAMILY] == 6 or j[jn.DEPTH] != 0 or r[rg.DST] >> 28 == 14 or not refused:
+    if r[rg.FAMILY] == 6 or j[jn.DEPTH] != 0 or not refused:
         return bail(x, jn.R_ROUTE)
     if kind != BLACKHOLE and forwarding(e.f, ns, np.int64(4)):
         place = told_place(e.told, ns, np.int64(r[rg.SRC]))
@@ -283,6 +283,9 @@ def route_input(e: Any, x: Any) -> Int:
     kind = fib_lookup(e.f, e.words, ns, family, dst, src, iif, np.int64(0), mark, np.int64(1), x.out)
     if kind == -rg.FAULT:
         return fault(x, jn.FAULT_FIB, x.out[0], x.out[1])
+    high, _ = wide(e.words, family, dst)
+    if multicast(family, high):
+        return bail(x, jn.R_ROUTE)  # it is not routed, whatever routes say
     if kind != UNICAST and kind != LOCAL:
         return _unreachable(e, x, kind)
     device, gateway, mtu = x.out[OUT_DEVICE], x.out[OUT_GATEWAY], x.out[OUT_MTU]

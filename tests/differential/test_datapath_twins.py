@@ -65,6 +65,7 @@ ONCE_DIFFERENT = {
     (Family.IPV4, 5000031): "a rule about the length of established packets",
     (Family.IPV4, 7000122): "from a port to itself",
     (Family.IPV4, 880002298): "dropped before its tunnel",
+    (Family.IPV4, 990001595): "multicast that a route would lead on",
     (Family.IPV6, 5000228): "removed from a recent list",
     (Family.IPV6, 5000457): "an echo whose identifier is translated",
     (Family.IPV6, 9000191): "a set that rules change",
