@@ -1,8 +1,9 @@
 """Finding a record by its tuple: slots of 4 bytes, 8 bits of tag | 24 bits of number, open addressing with linear probing.
 
-A slot is not the key: whoever looks compares the record, and a tag that fits by chance (one of 256) costs a line. The table
-may have any length and be three quarters full: a search that finds looks at two and a half slots on average, one that finds
-nothing at eight and a half, nearly always in one cache line (sixteen slots). What has been removed leaves a *tomb*, which
+A slot is not the key: whoever looks compares the record, and a tag that fits by chance (one of 256) costs a line. The
+table may have any length, so it need not be half empty: with six eighths in use a search that finds looks at two and a half
+slots on average, and one that finds nothing at eight and a half, nearly always in one cache line (sixteen slots); with five
+eighths at less than two, which packets of known flows can tell, and at four. What has been removed leaves a *tomb*, which
 searches go past; the owner of the table writes it anew before tombs and records have filled too much of it.
 
 The hash is symmetric (both directions of a tuple meet in one slot). Its low half says where, its high byte is the tag.
@@ -22,9 +23,9 @@ TAG = np.uint32(0xFF000000)
 Slots = npt.NDArray[np.uint32]
 
 
-def room_for(records: int, keys: int) -> int:
-    """Slots that are three quarters full with so many records of so many keys each."""
-    return (4 * keys * records) // 3 + 64
+def room_for(keys: int, eighths: int) -> int:
+    """Slots of which so many eighths are in use with so many keys."""
+    return 8 * keys // eighths + 64
 
 
 @kernel

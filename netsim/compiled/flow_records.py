@@ -13,13 +13,13 @@ Where the bytes of a flow are that goes through a tunnel and has been answered:
     cold    64   one cache line: TCP's windows (the third line of its packets), and behind them the two namespaces and the
                  two outer entries, which first packets and changes of state touch
     rest    12   what first packets alone touch: links of the chains by source, a third namespace, the device of a masquerade
-    index   11   two slots (s0, and s1 if it differs) of 4 bytes, 8 bits of tag | 24 bits of flow number, 3/4 full
+    index   13   two slots (s0, and s1 if it differs) of 4 bytes, 8 bits of tag | 24 bits of flow number, 5/8 in use
     sources  2   heads of the chains by source, one for two flows
     outer   32   two entries, one per tunnel's tuple and direction, shared by flows whose outer tuples collide; addresses and
                  namespaces are those of the tunnel's *ends*, each of which is kept once
-    index   11   of those
+    index   11   of those, 3/4 in use
             --
-           196   and a few thousand rows of what many flows share: ends of tunnels, classes and their profiles
+           198   and a few thousand rows of what many flows share: ends of tunnels, classes and their profiles
 
 Numbers of flows, outer entries, namespaces and names have 24 bits. Times are milliseconds of simulated time, 32 bits:
 49 days.

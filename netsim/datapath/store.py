@@ -52,6 +52,7 @@ from netsim.linux.conntrack_tcp import STATES
 from netsim.packet.model import Proto
 
 _CLASSES, _PROFILES = 4096, 65536
+_OF_FLOWS, _OF_OUTERS = 5, 6  # eighths of the indexes that are in use when there is no room for another record
 _ECHO: dict[int, int] = {Proto.ICMP: fl.ICMP_ECHO, Proto.ICMPV6: fl.ICMPV6_ECHO}
 _FROZEN = (Proto.TCP, Proto.UDP, Proto.ICMP, Proto.ICMPV6)  # whose connections records can hold
 MS = 1000  # ticks of the engine's clock in a second
@@ -68,8 +69,8 @@ class FlowStore:
         self.addresses = addresses
         flows = min(max(capacity, 64) + 2, fl.MOST)
         self.state = FlowState(
-            slots=np.zeros(room_for(flows, 2), np.uint32),
-            outer_slots=np.zeros(room_for(2 * flows, 1), np.uint32),
+            slots=np.zeros(room_for(2 * flows, _OF_FLOWS), np.uint32),
+            outer_slots=np.zeros(room_for(2 * flows, _OF_OUTERS), np.uint32),
             hot=aligned(flows, fl.HOT),
             cold=aligned(flows, fl.COLD),
             rest=aligned(flows, fl.REST),
@@ -111,7 +112,7 @@ class FlowStore:
             if flows == len(state.hot):
                 raise OverflowError(f"more than {fl.MOST} concurrent flows")
             self.state = state._replace(
-                slots=np.zeros(room_for(flows, 2), np.uint32),
+                slots=np.zeros(room_for(2 * flows, _OF_FLOWS), np.uint32),
                 hot=longer(state.hot, flows),
                 cold=longer(state.cold, flows),
                 rest=longer(state.rest, flows),
@@ -135,7 +136,7 @@ class FlowStore:
             if outers == len(state.outer):
                 raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
             self.state = state._replace(
-                outer=longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, 1), np.uint32)
+                outer=longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, _OF_OUTERS), np.uint32)
             )
         index_outers(reference(self.state))
 
