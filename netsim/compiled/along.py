@@ -67,7 +67,7 @@ def along(e: Any, x: Any, b: Any, o: Any, i: Int, stop: Int, serial: Int) -> Int
             ports = np.int64(b.sport[at]) << 16 | np.int64(b.dport[at])
             h = tuple_hash(np.int64(b.proto[at]), np.int64(b.src[at]), np.int64(b.dst[at]), ports, v6)
             known = e.s.slots[fitting(e.s.slots, h, home(e.s.slots, h))] & NUMBER
-            x.takes[k] = 1 if known == 0 and not b.special[at] else 0
+            x.takes[k] = known == 0
         held[FIRST], held[PACKETS], held[LEFT] = first, packets, -1
         begin = np.int64(0)
     else:

@@ -1,10 +1,10 @@
 """The engine's loops: packets in the order in which they arrive, each by the fastest path that is exact for it.
 
-    look up (nothing is written)                             act (one thread, in order)
-    hash of the tuple ─▶ index ─▶ candidate flow    ───▶     verify, fast or slow, write state and result
+    look up, verify (nothing is written)                                act (one thread, in order)
+    hash of the tuple ─▶ index ─▶ candidate flow ─▶ its record   ───▶   fast or slow, write state and result
 
-One loop does both, a few packets apart, so that the loads of the one overlap with the arithmetic of the other; several
-threads look up apart, each in its own part of the batch.
+Packets are taken a block at a time, and the fast path in stages (``fast_kernels``); several threads look up apart, each in
+its own part of the batch.
 
     fast    the packet's flow is known and the way of such packets is remembered (``Hot.class0/1``): check that nothing has
             expired, advance windows, times and counters in the line already fetched, write the result
@@ -14,9 +14,6 @@ threads look up apart, each in its own part of the batch.
 Everything that a fast packet may not assume is a comparison here; a packet that fails one is slow, never wrong. So a
 candidate that an earlier packet of the batch has made stale costs time and nothing else, and how the looking up is split
 among threads cannot change a byte of the result.
-
-A fast packet costs two cache lines that are not in order: one of the index and the flow's hot record, each asked for
-``_AHEAD`` packets before it is needed. TCP adds the line of its windows; a tunnel that other flows share, two more.
 """
 
 from __future__ import annotations
@@ -31,24 +28,28 @@ from netsim.compiled import world as wd
 from netsim.compiled.along import COUNT, PACKETS, along
 from netsim.compiled.commit_kernels import commit
 from netsim.compiled.engine_tables import OTHER_ORIGINS
-from netsim.compiled.flow_index import fitting, home, inverted_ports, tuple_hash
-from netsim.compiled.flow_records import NUMBER, OWNED, bits_of, outer_of
-from netsim.compiled.flows import find_any
-from netsim.compiled.jit import Int, inner, kernel
+from netsim.compiled.fast_kernels import (
+    AHEAD,
+    BLOCK,
+    RUN,
+    act,
+    ask,
+    flow_of,
+    hash_block,
+    look_up,
+    probe_block,
+    verified,
+)
+from netsim.compiled.jit import Int, kernel
 from netsim.compiled.machine import run
-from netsim.compiled.outer_flows import outer_alive, settled
 from netsim.compiled.places import enter
-from netsim.compiled.prefetch import prefetch, prefetch_read
-from netsim.compiled.tcp_kernel import NO_OPTIONS, tcp_established
+from netsim.compiled.tcp_kernel import NO_OPTIONS
 from netsim.compiled.tracking_kernels import fault
 from netsim.compiled.unit import unit
 
 U = np.uint64
 _TCP, _UDP, _ICMP, _ICMPV6 = 6, 17, 1, 58
-_ACK, _PSH = 16, 8
-_AHEAD = 8  # packets: a few hundred nanoseconds, enough for a load from memory
-RING = 2 * _AHEAD  # hashes of packets whose flow is still to be looked up: a power of two
-_FULL = 0xFFFF  # packets that the hot record counts before they are folded
+_GROWING = U(4)  # times: a run behind one that has passed whole
 
 DONE, STOPPED_FAULT, STOPPED_BAIL = 0, 1, 2
 
@@ -164,170 +165,49 @@ def _tunnel_family(e: Any, x: Any, place: Int) -> Int:
     return 0
 
 
-@inner
-def _hash_of(src: Any, dst: Any, sport: Any, dport: Any, proto: Any, flags: Any, i: Int) -> Int:
-    return tuple_hash(
-        np.int64(proto[i]), np.int64(src[i]), np.int64(dst[i]),
-        np.int64(sport[i]) << 16 | np.int64(dport[i]), np.int64(flags[i] & 1),
-    )  # fmt: skip
-
-
-@kernel
-def look_up(s: Any, b: Any, hashes: Any, candidates: Any, start: Int, stop: Int) -> Int:
-    """For each packet the first flow whose tag fits its tuple, 0 if none does; the index alone is read.
-
-    ``process`` does this by the way; here it is for several threads, each of which takes a part of the batch. ``hashes``:
-    scratch of a power of two; its length is how many packets ahead the lines of the index are asked for."""
-    slots = s.slots
-    src, dst, sport, dport, proto, flags = b.src, b.dst, b.sport, b.dport, b.proto, b.flags
-    ahead = U(hashes.shape[0])
-    last = U(stop)
-    for i in range(U(start), last + ahead):  # unsigned: numba looks at the sign of each other index
-        if i >= U(start) + ahead:
-            h = hashes[i & (ahead - U(1))]
-            candidates[i - ahead] = slots[fitting(slots, h, home(slots, h))] & NUMBER
-        if i < last:
-            h = _hash_of(src, dst, sport, dport, proto, flags, i)
-            hashes[i & (ahead - U(1))] = h
-            prefetch_read(slots, home(slots, h))
-    return stop
-
-
-@inner
-def _direction(hot: Any, proto: Int, src: Int, dst: Int, ports: Int, v6: Int) -> Int:
-    """0 or 1: the packet belongs to this flow's original or reply direction as it enters; -1: to another flow."""
-    if hot["proto"] != proto or (hot["status"] & 1) != v6:
-        return -1
-    if hot["s0_src"] == src and hot["s0_dst"] == dst and hot["s0_ports"] == ports:
-        return 0
-    if hot["s1_src"] == dst and hot["s1_dst"] == src and hot["s1_ports"] == inverted_ports(proto, ports):
-        return 1
-    return -1
-
-
 @kernel
 def process(
     e: Any, x: Any, b: Any, o: Any, hashes: Any, candidates: Any, start: Int, stop: Int, serial: Int, looked: Int
 ) -> Int:
     """Packets ``start`` to ``stop``: the number of the first that Python must look at (``x.why`` says why), or ``stop``.
 
-    ``looked``: ``look_up`` has filled ``candidates``; else it is done here, a few packets ahead. ``hashes``: scratch, as
-    there."""
+    ``looked``: ``look_up`` has filled ``candidates``; else it is done here, block by block. ``hashes``: scratch for two
+    blocks; ``candidates``: ``WIDE`` longer than the batch, each the number of a flow that was or is there."""
     s = e.s
-    hots, classes, colds, tcp_flags = s.hot, s.classes, s.cold, b.tcp_flags
-    time, origins, srcs, dsts, sports, dports = b.time, b.origin, b.src, b.dst, b.sport, b.dport
-    protos, flags, ttls, lengths, special = b.proto, b.flags, b.ttl, b.length, b.special
-    verdict, how, masqueraded, ttl_out, receiver = o.verdict, o.how, o.masqueraded, o.ttl, o.receiver
-    src_out, dst_out, sport_out, dport_out = o.src, o.dst, o.sport, o.dport
-    rules, flow_out, decided, decided_ns = o.rules, o.flow, o.decided, o.decided_ns
-    seqs, acks, windows, options = b.seq, b.ack, b.window, b.tcp_options
-    slots = s.slots
-    ring = U(hashes.shape[0] - 1)
-    last, ahead = U(stop), U(_AHEAD)
-    begin = U(start)
-    taken = begin  # packets before this one have been taken with others before them
     x.trails[PACKETS] = 0
     trails = x.trails[COUNT]
-    for step in range(begin, last + ahead + ahead):  # unsigned: numba looks at the sign of each other index
-        # Three packets are at work at once: the index is asked for one, the flow of the next, and the third is taken.
-        if step < last and not looked:
-            h = _hash_of(srcs, dsts, sports, dports, protos, flags, step)
-            hashes[step & ring] = h
-            prefetch_read(slots, home(slots, h))
-        coming = step - ahead
-        if step >= begin + ahead and coming < last:
-            if not looked:
-                h = hashes[coming & ring]
-                candidates[coming] = slots[fitting(slots, h, home(slots, h))] & NUMBER
-            prefetch(hots, candidates[coming])
-            if protos[coming] == _TCP:
-                prefetch(colds, candidates[coming])
-        if step < begin + ahead + ahead:
-            continue
-        i = coming - ahead
-        if i < taken:
-            continue
-        if special[i]:
-            x.why[0] = STOPPED_BAIL
-            x.j[jn.REASON] = jn.R_KIND
-            x.r[rg.DRAWS] = 0
-            return np.int64(i)
-        proto, src, dst = np.int64(protos[i]), np.int64(srcs[i]), np.int64(dsts[i])
-        ports = np.int64(sports[i]) << 16 | np.int64(dports[i])
-        v6 = np.int64(flags[i] & 1)
-        flow = U(candidates[i])
-        direction = _direction(hots[flow], proto, src, dst, ports, v6)
-        if direction < 0:
-            found = find_any(s, proto, src, dst, ports, v6)
-            flow, direction = U(found >> 1), found & 1
-        hot = hots[flow]
-        place = U(hot["class1"]) if direction else U(hot["class0"])
-        row = classes[place]
-        now = np.int64(U(time[i]) // U(1000)) + 1
-        last0, last1 = np.int64(hot["last0"]), np.int64(hot["last1"])
-        mine = last1 if direction else last0
-        length = np.int64(lengths[i])
-        packets = np.int64(hot["packets1"]) if direction else np.int64(hot["packets0"])
-        volume = np.int64(hot["bytes1"]) if direction else np.int64(hot["bytes0"])
-        near = np.int64(hot["end1"]) if direction else np.int64(hot["end0"])
-        fast = (
-            place != 0
-            and near == origins[i]
-            and length <= row["longest"]
-            and ttls[i] > row["least"]
-            and now < max(last0, last1) + np.int64(row["timeout"])
-            and now < mine + np.int64(row["outer_timeout"])
-            and packets < _FULL
-        )
-        outer = U(0)
-        if fast and row["outer_kept"]:
-            outer = kept_outer(s, flow, direction, now)
-            fast = outer != 0
-        if fast and row["tcp"]:
-            fast = (tcp_flags[i] | _PSH) == (_ACK | _PSH) and tcp_established(
-                colds[flow]["tcp"], direction != 0, np.int64(seqs[i]), np.int64(acks[i]), np.int64(windows[i]),
-                length - (60 if v6 else 40) - np.int64(options[i]),
-            )  # fmt: skip
-        if not fast:
-            if flow == U(0) and trails != 0:
-                taken = i + U(along(e, x, b, o, np.int64(i), np.int64(stop), serial))
-                if taken > i:
+    at, most, coming = U(start), RUN, U(0)
+    if not looked:
+        look_up(s, b, hashes, candidates, start, min(U(start) + BLOCK, U(stop)))
+    for begin in range(U(start), U(stop), BLOCK):
+        end = min(U(stop), begin + BLOCK)
+        after = min(U(stop) - end, BLOCK)  # packets of the next block
+        last = U(stop) - U(1) if looked else end - U(1)
+        if not looked:
+            coming = BLOCK - coming
+            hash_block(b, hashes, coming, end, after)
+            for i in range(begin, min(begin + AHEAD, end)):
+                ask(s, b, candidates, i)
+        while at < end:
+            run_end = min(at + most, end)
+            verified(s, b, o, x.run, candidates, at, run_end - at)
+            passed = act(s, b, o, x.run, candidates, at, run_end, last, hashes, coming + at - begin)
+            most = min(_GROWING * most, RUN) if passed == run_end else U(1)  # where one is slow, others may be
+            if passed == at:
+                flow = flow_of(s, b, at)
+                if flow != U(0) and flow != candidates[at]:
+                    candidates[at] = flow
                     continue
-            answer = slow(e, x, b, o, np.int64(i), serial + np.int64(i))
-            if answer != DONE:
-                x.why[0] = answer
-                return np.int64(i)
-            continue
-        if outer:
-            s.outer[outer]["last"] = now
-        if direction:
-            hot["last1"] = now
-            hot["packets1"] = packets + 1
-            hot["bytes1"] = volume + length
-            receiver[i] = hot["end0"]
-            src_out[i], dst_out[i] = hot["s0_dst"], hot["s0_src"]
-            ports = inverted_ports(proto, np.int64(hot["s0_ports"]))
-        else:
-            hot["last0"] = now
-            hot["packets0"] = packets + 1
-            hot["bytes0"] = volume + length
-            receiver[i] = hot["end1"]
-            src_out[i], dst_out[i] = hot["s1_src"], hot["s1_dst"]
-            ports = np.int64(hot["s1_ports"])
-        sport_out[i], dport_out[i] = ports >> 16, ports & 0xFFFF
-        verdict[i], how[i], masqueraded[i] = row["verdict"], 0, row["masqueraded"]
-        decided[i] = decided_ns[i] = 0
-        ttl_out[i] = np.int64(ttls[i]) - np.int64(row["ttl"])
-        rules[i], flow_out[i] = row["rules"], flow << U(1) | U(direction)
+                taken = U(along(e, x, b, o, np.int64(at), np.int64(stop), serial)) if flow == U(0) and trails else U(0)
+                if taken == U(0):
+                    answer = slow(e, x, b, o, np.int64(at), serial + np.int64(at))
+                    if answer != DONE:
+                        x.why[0] = answer
+                        return np.int64(at)
+                    taken = U(1)
+                passed = at + taken
+            at = passed
+        if not looked:
+            probe_block(s.slots, hashes, coming, candidates, end, after)
     x.why[0] = DONE
     return stop
-
-
-@inner
-def kept_outer(s: Any, flow: Int, direction: Int, now: Int) -> Int:
-    """The number of the tunnel's entry that this direction travels in, if it lives and keeps its own time; else 0."""
-    outer = U(outer_of(s, flow, direction))
-    entry = s.outer[outer]
-    if bits_of(entry) & OWNED or not settled(s, entry) or not outer_alive(s, outer, now):
-        return U(0)
-    return outer

@@ -51,7 +51,6 @@ class Columns(NamedTuple):
     window: Any
     wscale: Any
     tcp_options: Any
-    special: Any  # uint8, 1: only the interpreter can say
 
 
 class Results(NamedTuple):

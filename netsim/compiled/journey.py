@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsim.compiled import programs
+from netsim.compiled.fast_kernels import RUN_WORDS
 from netsim.compiled.registers import SIZE
 from netsim.compiled.tcp_kernel import TCP_TRACK
 
@@ -174,6 +175,7 @@ class Scratch(NamedTuple):
     trails: npt.NDArray[np.int64]  # see ``along``
     takes: npt.NDArray[np.uint8]  # of a block's packets: 1 if the trail may take it
     room: npt.NDArray[np.int64]  # numbers of a block of packets on a trail
+    run: npt.NDArray[np.uint32]  # see ``fast_kernels``
 
 
 def scratch() -> Scratch:
@@ -194,4 +196,5 @@ def scratch() -> Scratch:
         np.zeros(TRAIL_WORDS, np.int64),
         np.zeros(TRAIL_BLOCK + 1, np.uint8),
         np.zeros(0, np.int64),
+        np.zeros(RUN_WORDS, np.uint32),
     )

@@ -26,6 +26,7 @@ from numba.core import types
 from netsim.compiled import along, flows, machine, units
 from netsim.compiled import commit_kernels as commit
 from netsim.compiled import engine_kernels as engine
+from netsim.compiled import fast_kernels as fast
 from netsim.compiled import hook_kernels as hooks
 from netsim.compiled import outer_flows as outers
 from netsim.compiled import tracking_kernels as tracking
@@ -99,7 +100,7 @@ ORDER: tuple[tuple[Any, str], ...] = (
     (engine.slow, "exboii"),
     (along.along, "exboiii"),
     (engine.process, "exbo#kiiii"),
-    (engine.look_up, "sb#kii"),
+    (fast.look_up, "sb#kii"),
 )
 
 

@@ -95,7 +95,6 @@ _NEXT = np.array(
 )
 _FIN, _SYN, _RST, _ACK = (int(flag) for flag in (TcpFlag.FIN, TcpFlag.SYN, TcpFlag.RST, TcpFlag.ACK))
 _MASK = 0xFFFFFFFF
-_HALF = 0x80000000
 _MAX_ACK_WINDOW = 66000
 _MAX_SCALE = 14
 
@@ -103,8 +102,7 @@ _MAX_SCALE = 14
 @kernel
 def _after(a: Int, b: Int) -> bool:
     """Sequence number ``a`` lies after ``b``, modulo 2**32."""
-    distance = (a - b) & _MASK
-    return bool(distance != 0 and distance < _HALF)
+    return bool(np.int64(a - b) << 32 > 0)
 
 
 @kernel

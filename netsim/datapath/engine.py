@@ -24,8 +24,9 @@ from netsim.compiled.addresses import Addresses
 from netsim.compiled.along import TAKEN
 from netsim.compiled.commit_kernels import fold
 from netsim.compiled.counter_table import clear, counted, ungroup
-from netsim.compiled.engine_kernels import DONE, RING, STOPPED_FAULT, look_up, process
+from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, process
 from netsim.compiled.engine_tables import INTERPRETED, OTHER_ORIGINS, Columns, Engine, Results, results
+from netsim.compiled.fast_kernels import BLOCK, look_up
 from netsim.compiled.fib import FibCompiler
 from netsim.compiled.flow_records import N_FLOWS, N_OUTERS
 from netsim.compiled.link import link
@@ -36,6 +37,7 @@ from netsim.compiled.registers import DRAWS
 from netsim.compiled.rule_compiler import Change, RuleCompiler
 from netsim.compiled.screen_kernel import first_stranger
 from netsim.compiled.told_table import ToldTable
+from netsim.compiled.vectors import WIDE
 from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
 from netsim.datapath.exchange import Exchange
@@ -116,6 +118,8 @@ class Datapath:
         self.trails = Trailblazer()
         self._scratch = jn.scratch()
         self._x = reference(self._scratch)
+        self._hashes = np.zeros(2 * int(BLOCK), np.uint64)
+        self._candidates = np.zeros(WIDE, np.uint32)
         if compiled:
             link(*self.kernel_arguments(), told, help_with=(sys.executable, "-m", "netsim.datapath.fill_cache"))
         self._scratch.seed[0] = seed & (1 << 64) - 1
@@ -226,28 +230,29 @@ class Datapath:
         self._before = (self._fork(), batch) if explainable else None
         made = results(len(batch))
         columns, into = reference(self._columns(batch)), reference(made)
-        candidates = np.empty(len(batch), np.uint32)
-        hashes = np.zeros(RING, np.uint64)
+        candidates = self._room_for(len(batch))
+        threaded = int(self.threads > 1)
+        alone = [*sorted(batch.extra), len(batch)]  # packets of which columns say too little, and a last one
         if self.trails.due():
             self._seek_trails(batch, columns, candidates)
-        end = 0
+        at = end = place = 0
         before = int(self._scratch.trails[TAKEN])
         with np.errstate(over="ignore"):
-            at = 0
             while at < len(batch):
-                if not self.compiled:
-                    self._interpret(batch, made, at, "asked for", ())
+                if not self.compiled or at == alone[place]:
+                    self._interpret(batch, made, at, jn.REASONS[jn.R_KIND] if self.compiled else "asked for", ())
+                    self._scratch.r[DRAWS] = 0  # no kernel has drawn anything for it
+                    place += at == alone[place]
                     at += 1
                     continue
                 engine = self.engine()
-                if at == end:
+                if at >= end:
                     end = min(at + _SEGMENT, len(batch))
-                    if self.threads > 1:
+                    if threaded:
                         self._look_up(columns, candidates, at, end)
+                stop = min(end, alone[place])
                 at = int(
-                    process(
-                        engine, self._x, columns, into, hashes, candidates, at, end, self.serial, int(self.threads > 1)
-                    )
+                    process(engine, self._x, columns, into, self._hashes, candidates, at, stop, self.serial, threaded)
                 )
                 why = int(self._scratch.why[0])
                 if why == DONE:
@@ -267,12 +272,21 @@ class Datapath:
         self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 
+    def _room_for(self, packets: int) -> Any:
+        """``candidates`` of ``engine_kernels.process``: batch after batch the same memory, whose pages are there already."""
+        if len(self._candidates) < packets + WIDE:
+            self._candidates = np.zeros(packets + WIDE, np.uint32)
+        return self._candidates
+
     def _seek_trails(self, batch: Batch, columns: Any, candidates: Any) -> None:
         """Where first packets go by the thousand, find the trails that they could take."""
-        look_up(reference(self.store.state), columns, np.zeros(RING, np.uint64), candidates, 0, len(batch))
-        held = self._columns(batch)
-        first = np.flatnonzero((candidates == 0) & (held.special == 0))
-        self.trails.seek(self._tables(), held, first, self.serial, int(self._scratch.seed[0]), self.store.groups)
+        look_up(reference(self.store.state), columns, self._hashes, candidates, 0, len(batch))
+        unknown = candidates[: len(batch)] == 0
+        unknown[list(batch.extra)] = False
+        first = np.flatnonzero(unknown)
+        self.trails.seek(
+            self._tables(), self._columns(batch), first, self.serial, int(self._scratch.seed[0]), self.store.groups
+        )
         self._lay_trails()
 
     def _leave_trails(self) -> None:
@@ -291,7 +305,8 @@ class Datapath:
         with ThreadPoolExecutor(self.threads) as pool:
             list(
                 pool.map(
-                    lambda ends: look_up(flows, columns, np.zeros(RING, np.uint64), candidates, *ends), pairwise(cuts)
+                    lambda ends: look_up(flows, columns, np.zeros(int(BLOCK), np.uint64), candidates, *ends),
+                    pairwise(cuts),
                 )
             )
 
@@ -305,6 +320,7 @@ class Datapath:
         new.recent = RecentTable(len(self.recent.recent.slots))
         new.recent.recent = type(self.recent.recent)(*[held.copy() for held in self.recent.recent])
         new.trails = Trailblazer()
+        new._hashes, new._candidates = np.zeros_like(self._hashes), np.zeros(WIDE, np.uint32)
         new._scratch = jn.scratch()
         new._scratch.seed[:] = self._scratch.seed
         new._x = reference(new._scratch)
@@ -354,10 +370,7 @@ class Datapath:
             raise InputError([Problem(f"{told}; time goes on from batch to batch", object="batch")])
 
     def _columns(self, batch: Batch) -> Columns:
-        special = np.zeros(len(batch), np.uint8)
-        for number in batch.extra:
-            special[number] = 1
-        return Columns(**{name: getattr(batch, name) for name in Columns._fields[:-1]}, special=special)
+        return Columns(*[getattr(batch, name) for name in Columns._fields])
 
     def engine(self) -> Any:
         """The tables as kernels take them, now."""
