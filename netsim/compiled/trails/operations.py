@@ -12,13 +12,13 @@ from netsim.compiled.flow_records import NUMBER
 from netsim.compiled.hashmap import MIX
 from netsim.compiled.trails.schedule import Line
 from netsim.compiled.trails.symbols import Const, Op
-from netsim.compiled.trails.tables import CHANGING
 
 if TYPE_CHECKING:
     from netsim.compiled.trails.emit import Emitter
 
 WORD, BYTE = ir.IntType(64), ir.IntType(8)
 POINTER = BYTE.as_pointer()
+ASKED = [ir.IntType(32)(number) for number in (0, 2, 1)]  # a line to read, into the second cache: see ``prefetch``
 _TURNS = 4096  # of a search that may make no sense
 _SLOTS = ("e.s.slots", "e.s.outer_slots")
 
@@ -72,14 +72,12 @@ class Values:
         elif shift < 0:
             row = builder.and_(row, builder.sub(self.emitter.tables[path, 5], WORD(1)))
         address = self.address(path, row, stride, max(shift, 0))
-        number = ir.IntType(32)
-        builder.call(intrinsic, [address, number(1 if path.startswith(CHANGING) else 0), number(3), number(1)])
+        builder.call(intrinsic, [address, *ASKED])
 
     def ask_counter(self, op: Op, intrinsic: Any) -> None:
         path, stride, *_ = op.info
         address = self.address(path, self.counter_home(self.counter_key(op), path), stride, 0)
-        number = ir.IntType(32)
-        self.builder.call(intrinsic, [address, number(1), number(3), number(1)])
+        self.builder.call(intrinsic, [address, *ASKED])
 
     def emit(self, number: int, fails: Any) -> None:
         op = self.emitter.plan.ops[number]
