@@ -28,9 +28,9 @@ STORMS = {
     ("example flannel:vxlan", Proto.TCP): 0.05,
     ("example flannel:udp", Proto.UDP): 0.05,
     ("boutique flannel:host-gw", None): 0.2,
-    ("dual flannel:vxlan", None): 0.02,
+    ("dual flannel:vxlan", None): 0.004,
 }
-BATCHES, PACKETS = 4, 2000
+BATCHES, PACKETS = 3, 2000
 
 
 def drawn(made: Assembled, datapath: Datapath, proto: Proto | None, count: int) -> Flows:
