@@ -189,10 +189,12 @@ def process(
             for i in range(begin, min(begin + AHEAD, end)):
                 ask(s, b, candidates, i)
         while at < end:
-            run_end = min(at + most, end)
-            verified(s, b, o, x.run, candidates, at, run_end - at)
-            passed = act(s, b, o, x.run, candidates, at, run_end, last, hashes, coming + at - begin)
-            most = min(_GROWING * most, RUN) if passed == run_end else U(1)  # where one is slow, others may be
+            passed = at
+            if candidates[at]:
+                run_end = min(at + most, end)
+                verified(s, b, o, x.run, candidates, at, run_end - at)
+                passed = act(s, b, o, x.run, candidates, at, run_end, last, hashes, coming + at - begin)
+                most = min(_GROWING * most, RUN) if passed == run_end else U(1)  # where one is slow, others may be
             if passed == at:
                 flow = flow_of(s, b, at)
                 if flow != U(0) and flow != candidates[at]:

@@ -86,11 +86,12 @@ def probe_block(slots: Any, hashes: Any, to: Any, candidates: Any, begin: Any, c
     most = U(slots.shape[0])
     for k in range(count):
         h = hashes[to + k]
-        wanted, at = tag(h), home(slots, h)
-        at += fits(slots, at, wanted)
-        number = slots[at if at < most else U(0)] ^ wanted
-        if number >= NUMBER or at >= most:  # it goes on behind the line, or there is a tomb
-            number = slots[fitting(slots, h, home(slots, h))] & NUMBER
+        wanted, start = tag(h), home(slots, h)
+        behind = fits(slots, start, wanted)
+        at = start + behind
+        number = slots[at] ^ wanted if behind < U(WIDE) and at < most else NUMBER
+        if number >= NUMBER:  # it goes on behind the line, or there is a tomb
+            number = slots[fitting(slots, h, start)] & NUMBER
         candidates[begin + k] = number
 
 
