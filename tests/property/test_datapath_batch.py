@@ -180,6 +180,19 @@ def test_the_kernel_finds_fault_where_the_rules_do(
 
 
 @_SETTINGS
+@given(rows(), st.integers(0, 3000), st.sampled_from(sorted(DTYPES)), st.data())
+def test_the_kernel_finds_a_fault_wherever_it_is(row: dict[str, Any], at: int, name: str, data: st.DataObject) -> None:
+    """Blocks of packets are looked at together."""
+    batch = _batch([row])
+    columns = {each: np.repeat(column, 3001) for each, column in batch.columns()}
+    room = np.iinfo(DTYPES[name])
+    columns[name][at] = data.draw(st.integers(room.min, room.max) | st.integers(0, 60))
+    limits = {}, batch.addresses.interned, 4
+    faults = list(check.nonsense(columns, *limits))
+    assert check.flawless(columns, *limits) == (not faults), faults
+
+
+@_SETTINGS
 @given(st.lists(all_packets, min_size=1, max_size=5), st.data())
 def test_cut_and_put_together(packets: list[Packet], data: st.DataObject) -> None:
     whole = Batch.of_packets([(n, 0, packet) for n, packet in enumerate(packets)], Addresses())
