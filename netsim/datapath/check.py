@@ -121,10 +121,15 @@ def flawless(
         return False
     from netsim.compiled.screen_kernel import flawed  # numba: whoever has few packets does without
 
-    given = [column for name, column in columns.items() if name not in ("ttl", "tos")]
+    given = [plain(column) for name, column in columns.items() if name not in ("ttl", "tos")]
     limits = LATEST, 1 << 32 if origins is None else origins, v6_addresses, MOST_SCALE, MOST_OPTIONS
     arguments: Any = *given, *limits, *_protocol_tables()
     return not flawed(*arguments)
+
+
+def plain(column: Column) -> Column:
+    """The column as kernels are compiled for it: a slice by steps or a read-only one (of a mapped file) is copied."""
+    return column if column.flags.carray else column.copy()
 
 
 def _protocols(columns: Mapping[str, Column], complain: Any, six: Mask) -> Iterator[str]:

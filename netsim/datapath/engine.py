@@ -40,6 +40,7 @@ from netsim.compiled.told_table import ToldTable
 from netsim.compiled.vectors import WIDE
 from netsim.compiled.world import TABLES, World
 from netsim.datapath.batch import Batch
+from netsim.datapath.check import plain
 from netsim.datapath.exchange import Exchange
 from netsim.datapath.joined import JoinedState
 from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
@@ -359,7 +360,9 @@ class Datapath:
             raise InputError(
                 [Problem("its addresses are not Datapath.addresses: handles mean nothing here", object="batch")]
             )
-        number = int(first_stranger(batch.origin, self._given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins)))
+        number = int(
+            first_stranger(plain(batch.origin), self._given, OTHER_ORIGINS, OTHER_ORIGINS + len(self._origins))
+        )
         if number < len(batch):
             text = f"packet {number}: origin {batch.origin[number]} was not given out; ask Datapath.origin for one"
             raise InputError([Problem(text, object="batch")])
@@ -370,7 +373,7 @@ class Datapath:
             raise InputError([Problem(f"{told}; time goes on from batch to batch", object="batch")])
 
     def _columns(self, batch: Batch) -> Columns:
-        return Columns(*[getattr(batch, name) for name in Columns._fields])
+        return Columns(*[plain(getattr(batch, name)) for name in Columns._fields])
 
     def engine(self) -> Any:
         """The tables as kernels take them, now."""

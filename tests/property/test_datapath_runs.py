@@ -124,3 +124,14 @@ def test_one_flow_may_fill_its_counter_in_the_middle_of_a_run(kind: str) -> None
     how = np.frombuffer(result[1], np.uint8)
     assert 0 < np.count_nonzero(how) < 8  # folded once, each of the two
     assert len(batch) > 2 * BLOCK
+
+
+def test_columns_may_lie_anyhow() -> None:
+    """Read-only, as those of a mapped file, and by steps."""
+    batch = drawn([("asked", 0, "as it is"), ("answered", 1, "as it is")], 1500)
+    expected = run(batch, [])
+    for name, column in batch.columns():
+        column.setflags(write=False)
+        if name != "time":
+            setattr(batch, name, np.repeat(column, 2)[::2])
+    assert run(batch, []) == expected
