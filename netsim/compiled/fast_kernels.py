@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from netsim.compiled.flow_index import fitting, home, tag, tuple_hash
+from netsim.compiled.flow_index import TOMB, fitting, home, tag, tuple_hash
 from netsim.compiled.flow_records import HOT, NUMBER, OWNED, bits_of, outer_of
 from netsim.compiled.flows import find_any
 from netsim.compiled.jit import Int, inner, kernel
@@ -89,10 +89,10 @@ def probe_block(slots: Any, hashes: Any, to: Any, candidates: Any, begin: Any, c
         wanted, start = tag(h), home(slots, h)
         behind = fits(slots, start, wanted)
         at = start + behind
-        number = slots[at] ^ wanted if behind < U(WIDE) and at < most else NUMBER
-        if number >= NUMBER:  # it goes on behind the line, or there is a tomb
-            number = slots[fitting(slots, h, start)] & NUMBER
-        candidates[begin + k] = number
+        slot = slots[at] if behind < U(WIDE) and at < most else TOMB
+        if slot == TOMB:  # it goes on behind the line, or behind a tomb
+            slot = slots[fitting(slots, h, start)]
+        candidates[begin + k] = slot & NUMBER
 
 
 @inner

@@ -29,10 +29,10 @@ if numba.config.DISABLE_JIT:
             columns[begin : begin + WIDE] = words[:, place]
 
     def fits(slots: Any, at: Any, wanted: Any) -> int:
-        """How far behind ``at`` the first of the line's slots is that differs from ``wanted`` in its low 24 bits at most;
-        ``WIDE`` if there is none. ``slots``: uint32. A slot behind the last one may seem to fit."""
+        """How far behind ``at`` the first of the line's slots is that is 0 or differs from ``wanted`` in its low 24 bits at
+        most; ``WIDE`` if there is none. ``slots``: uint32. What lies behind the last one may seem to be a slot."""
         for place, slot in enumerate(slots[int(at) : (int(at) | (WIDE - 1)) + 1].tolist()):
-            if slot ^ int(wanted) < 1 << 24:
+            if slot == 0 or slot ^ int(wanted) < 1 << 24:
                 return place
         return WIDE
 
@@ -91,6 +91,7 @@ else:
             same = builder.shuffle_vector(first, undefined, ir.Constant(vector, [0] * WIDE))
             limit = ir.Constant(vector, [1 << 24] * WIDE)
             found = builder.icmp_unsigned("<", builder.xor(held, same), limit)
+            found = builder.or_(found, builder.icmp_unsigned("==", held, ir.Constant(vector, [0] * WIDE)))
             bits = builder.zext(builder.bitcast(found, ir.IntType(WIDE)), wide)
             before = builder.and_(builder.lshr(address, ir.Constant(wide, 2)), ir.Constant(wide, WIDE - 1))
             none = ir.Constant(wide, 1 << WIDE)
