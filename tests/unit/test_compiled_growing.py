@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from netsim.compiled.hashmap import MISSING, HashMap
+from netsim.compiled.hashmap import MISSING, HashMap, spread
 from netsim.compiled.rows import WAITING_MOST, Rows
 
 
@@ -46,3 +46,14 @@ def test_facts_are_those_that_were_told_last() -> None:
     assert {one: facts.get(*one) for one in expected} == expected
     assert facts.get(13, 1, 1) == MISSING
     assert np.count_nonzero(facts.rows["key"]) == len(expected) <= len(facts.rows) // 2
+
+
+def test_facts_of_one_kind_in_many_namespaces_are_found_at_once() -> None:
+    """Keys that differ in their upper half alone must not all begin their search in the same few places."""
+    facts = HashMap()
+    for number in range(1, 20_001):
+        facts.set(1, number, 3, number)
+    rows = facts.rows
+    used = np.flatnonzero(rows["key"])
+    homes = getattr(spread, "py_func", spread)(rows["key"][used]) & np.uint64(len(rows) - 1)
+    assert np.mean((used - homes.astype(np.int64)) % len(rows)) < 2

@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from netsim.compiled.flow_index import TAG, TOMB
 from netsim.compiled.flow_records import NUMBER
-from netsim.compiled.hashmap import MIX
+from netsim.compiled.hashmap import LOWER, UPPER
 from netsim.compiled.trails.schedule import Line
 from netsim.compiled.trails.symbols import Const, Op
 
@@ -325,8 +325,10 @@ class Values:
 
     def counter_home(self, key: ir.Value, path: str) -> ir.Value:
         mask = self.builder.sub(self.emitter.tables[path, 5], WORD(1))
-        folded = self.builder.xor(key, self.builder.lshr(key, WORD(29)))  # ``hashmap.spread``
-        return self.builder.and_(self.builder.lshr(self.builder.mul(folded, WORD(int(MIX))), WORD(32)), mask)
+        builder = self.builder
+        lower = builder.mul(builder.and_(key, WORD(0xFFFFFFFF)), WORD(int(LOWER)))  # ``hashmap.spread``
+        value = builder.xor(lower, builder.mul(builder.lshr(key, WORD(32)), WORD(int(UPPER))))
+        return builder.and_(builder.xor(builder.lshr(value, WORD(32)), builder.lshr(value, WORD(13))), mask)
 
     def _count(self, op: Op) -> ir.Value:
         path, stride, *_ = op.info
