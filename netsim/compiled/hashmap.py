@@ -29,7 +29,7 @@ def key_of(kind: Int, number: Int, value: Int) -> Int:
 
 @inner
 def spread(key: Int) -> Int:
-    """A hash. Each half is multiplied by itself: with one product of all 64 bits, keys that differ at the upper end alone (one
+    """A hash. Each half is multiplied by itself: with one product of all 64 bits, keys that differ at the upper end alone (a
     name in a hundred thousand namespaces) would all begin their search in a few hundred places. Nothing overflows, so that
     NumPy, without a compiler, has nothing to warn of."""
     value = ((key & U(0xFFFFFFFF)) * LOWER) ^ ((key >> U(32)) * UPPER)
