@@ -384,11 +384,15 @@ class Lowering:
             return held[1]
         effect = target.lower()
         if type(effect) is Effect and effect.kind == "nat":  # each endpoint has one of its own
-            nothing: Any = None  # what these targets set up does not depend on the packet
-            return p.TO_NAT, self.pools.nat(effect.value.apply(nothing, nothing))
+            return p.TO_NAT, self.translation(effect.value)
         found = self._effect(effect)
         self._targets[id(target)] = target, found
         return found
+
+    def translation(self, target: Any) -> int:
+        """The row of ``nats`` for a target that translates."""
+        nothing: Any = None  # what these targets set up does not depend on the packet
+        return self.pools.nat(target.apply(nothing, nothing))
 
     def _effect(self, effect: Effect | Opaque) -> tuple[int, int]:
         pools = self.pools

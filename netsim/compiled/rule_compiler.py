@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import ChainMap
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from netsim.compiled import programs as p
 from netsim.compiled.addresses import Addresses
+from netsim.compiled.alike_chains import FEW, alike, fill
 from netsim.compiled.chain_blocks import ChainBlocks, Draft
 from netsim.compiled.chain_index import FROM, ChainIndexer
 from netsim.compiled.ipset_tables import UNKNOWN, SetCompiler
@@ -349,9 +350,12 @@ class RuleCompiler:
         """The address of a chain."""
         return self._chains((chain,), family)[0]
 
-    def _chains(self, chains: Iterable[Chain], family: Family) -> list[int]:
+    def _chains(self, chains: Collection[Chain], family: Family) -> list[int]:
         """The addresses of chains."""
         named, lower, addresses = self._named[family], self._lowerings[family].rule, self._addresses
+        if len(chains) > FEW:
+            for some in alike(chains, named):
+                self._fill(some, family)
         found = []
         for chain in chains:
             places = named.get(chain.name, ())
@@ -362,6 +366,17 @@ class RuleCompiler:
                 named[chain.name] = (*places, place)
             found.append(addresses[place])
         return found
+
+    def _fill(self, chains: list[Chain], family: Family) -> None:
+        """The same for chains that are alike, of which no chain has the name yet."""
+        made = fill(chains, self._lowerings[family], self._pools, self._rules)
+        if made is not None:
+            first, place = self._rules, len(self._sources)
+            self._sources += made.chains
+            self._firsts += range(first, first + 2 * len(made.chains), 2)
+            self._addresses += made.addresses
+            self._rules += 2 * len(made.chains)
+            self._named[family].update((chain.name, (place + at,)) for at, chain in enumerate(made.chains))
 
     def _place(self, chain: Chain, places: Iterable[int]) -> int:
         """Which of these places in ``_sources`` is that of a chain, or of one that is equal; -1 if none is."""
