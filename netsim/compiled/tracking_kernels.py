@@ -220,9 +220,8 @@ def confirm(e: Any, x: Any) -> Int:
     stop = x.stops[place - 1]
     if stop["confirmed"] or stop["found"] & 1:
         return 0
-    if stop["found"] == 0 and not stop["outer"]:
-        if taken(e, x):
-            return bail(x, jn.R_CLASH)
+    if stop["found"] == 0 and taken(e, x):
+        return bail(x, jn.R_CLASH)
     stop["confirmed"] = 1
     return 0
 
@@ -257,7 +256,7 @@ def settle(e: Any, x: Any, source: Int, effect: Int) -> Int:
     stop["asked"] |= 2 if source else 1
     if effect < 0:
         # Without a rule the source port may still have to move out of the way: that search is the interpreter's.
-        if source and not stop["outer"] and taken(e, x):
+        if source and taken(e, x):
             return bail(x, jn.R_NAT)
         return 0
     if stop["outer"]:

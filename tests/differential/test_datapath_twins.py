@@ -69,6 +69,7 @@ ONCE_DIFFERENT = {
     (Family.IPV6, 5000228): "removed from a recent list",
     (Family.IPV6, 5000457): "an echo whose identifier is translated",
     (Family.IPV6, 9000191): "a set that rules change",
+    (Family.IPV6, 1234000004): "a tunnel's port that a translation has taken",
 }
 
 CLUSTERS_ONCE_DIFFERENT = {("dual flannel:vxlan", 880002991): "a reset of a connection that is known at one end"}
