@@ -6,7 +6,7 @@ Recording and compiling a trail takes a second or two, as long as the slow path 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ import numpy.typing as npt
 from netsim.compiled.along import ADDRESSES, COUNT
 from netsim.compiled.engine_tables import Columns, Engine, results
 from netsim.compiled.journey import TRAIL_WORDS, Scratch
+
+if TYPE_CHECKING:
+    from netsim.compiled.trails.emit import Trail
 
 _WAIT = 100_000  # first packets on the slow path before it is worth the time
 _SAMPLES = 24
@@ -29,14 +32,14 @@ class Trailblazer:
         self.waiting = 0
         self.wait, self.samples, self.share, self.most = _WAIT, _SAMPLES, _SHARE, _MOST
         self.room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-        self.addresses: list[int] = []
+        self.laid: list[Trail] = []
 
     def due(self) -> bool:
-        return self.waiting >= self.wait and len(self.addresses) < self.most
+        return self.waiting >= self.wait and len(self.laid) < self.most
 
     def forget(self) -> None:
         """The cluster has changed: what trails take for granted may not be so."""
-        self.addresses = []
+        self.laid = []
         self.waiting = 0
 
     def seek(
@@ -62,25 +65,25 @@ class Trailblazer:
         o = results(len(b.src))
         for at in first[:: len(first) // self.samples].tolist():
             try:
-                made = record(e, b, o, at, serial + at, seed)
+                recorded = record(e, b, o, at, serial + at, seed)
             except Abort:
                 continue
-            alike[tuple(made.ops)].append(made)
-        for samples in sorted(alike.values(), key=len, reverse=True)[: self.most - len(self.addresses)]:
+            alike[tuple(recorded.ops)].append(recorded)
+        for samples in sorted(alike.values(), key=len, reverse=True)[: self.most - len(self.laid)]:
             if len(samples) < self.share:
                 break
             try:
-                address, room = compiled(merge(samples, groups), e, b, o)
+                made = compiled(merge(samples, groups), e, b, o)
             except Abort:
                 continue
-            self.addresses.append(address)
-            if 2 * room > len(self.room):
-                self.room = np.zeros(2 * room, np.int64)
-        if not self.addresses:
+            self.laid.append(made)
+            if 2 * made.room > len(self.room):
+                self.room = np.zeros(2 * made.room, np.int64)
+        if not self.laid:
             self.wait *= 4
 
     def lay(self, x: Scratch) -> Scratch:
         """The scratch that knows these trails."""
-        x.trails[COUNT] = len(self.addresses)
-        x.trails[ADDRESSES : ADDRESSES + len(self.addresses)] = self.addresses
+        x.trails[COUNT] = len(self.laid)
+        x.trails[ADDRESSES : ADDRESSES + len(self.laid)] = [trail.address for trail in self.laid]
         return x._replace(room=self.room)

@@ -100,12 +100,20 @@ def test_machine_code_computes_what_numpy_does(
         values = computed(columns, steps, select)
         o.rules[i] = values[-1]
         recordings.append(made)
-    address, room = compiled(merge(recordings, []), (), given_columns, into)
+    trail = compiled(merge(recordings, []), (), given_columns, into)
     takes = np.ones(PACKETS, np.uint8)
     empty = reference(results(0))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        done = call(address, empty, reference(given_columns), reference(into), np.zeros(room, np.int64), takes, PACKETS)
+        done = call(
+            trail.address,
+            empty,
+            reference(given_columns),
+            reference(into),
+            np.zeros(trail.room, np.int64),
+            takes,
+            PACKETS,
+        )
         assert done == PACKETS
         for at in range(PACKETS):
             expected = computed([np.uint64(one[at]), np.uint64(other[at])], steps, lambda c, x, y: x if c else y)[-1]

@@ -6,7 +6,7 @@ guard takes no part any more. After the walk the packets are committed in order,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import binding, ir
@@ -133,12 +133,16 @@ class Emitter:
         builder.ret(self.count)
 
 
-_engines: list[Any] = []  # whose code may be called as long as this process lives
+class Trail(NamedTuple):
+    """Machine code, to be called by ``along.follow`` as long as ``engine`` is held, with ``room`` words of scratch."""
+
+    address: int
+    room: int
+    engine: Any
 
 
-def compiled(plan: Plan, e: Any, b: Any, o: Any) -> tuple[int, int]:
-    """(address of the machine code, words of room that it needs). Call it by ``along.follow``."""
-    name = f"trail{len(_engines)}"
+def compiled(plan: Plan, e: Any, b: Any, o: Any) -> Trail:
+    name = "trail"
     emitter = Emitter(plan, e, b, o)
     text = str(emitter.module(name))
     binding.initialize_native_target()
@@ -153,5 +157,4 @@ def compiled(plan: Plan, e: Any, b: Any, o: Any) -> tuple[int, int]:
     builder.getModulePassManager().run(module, builder)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    _engines.append(engine)
-    return engine.get_function_address(name), emitter.schedule.room * BLOCK
+    return Trail(engine.get_function_address(name), emitter.schedule.room * BLOCK, engine)
