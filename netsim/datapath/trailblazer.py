@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WAIT = 100_000  # first packets on the slow path before it is worth the time
 _SAMPLES = 24
+_TRIES = 8  # packets looked at for each sample
 _SHARE = 6  # samples that a trail must be for
 _MOST = TRAIL_WORDS - ADDRESSES
 
@@ -63,12 +64,16 @@ class Trailblazer:
             return
         alike: defaultdict[Any, list[Recording]] = defaultdict(list)
         o = results(len(b.src))
-        for at in first[:: len(first) // self.samples].tolist():
+        found = 0
+        for at in first[:: -(-len(first) // (_TRIES * self.samples))].tolist():
+            if found == self.samples:
+                break
             try:
                 recorded = record(e, b, o, at, serial + at, seed)
             except Abort:
-                continue
+                continue  # a fact is still missing, as most are in a cluster that nobody has walked; or it is no trail's
             alike[tuple(recorded.ops)].append(recorded)
+            found += 1
         for samples in sorted(alike.values(), key=len, reverse=True)[: self.most - len(self.laid)]:
             if len(samples) < self.share:
                 break
@@ -80,7 +85,7 @@ class Trailblazer:
             if 2 * made.room > len(self.room):
                 self.room = np.zeros(2 * made.room, np.int64)
         if not self.laid:
-            self.wait *= 4
+            self.wait *= 2
 
     def lay(self, x: Scratch) -> Scratch:
         """The scratch that knows these trails."""
