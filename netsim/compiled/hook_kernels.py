@@ -114,6 +114,15 @@ def reroute(e: Any, x: Any) -> Int:
     return bail(x, jn.R_ROUTE)
 
 
+@kernel
+def _reroute_behind(e: Any, x: Any) -> Int:
+    """The packet goes another way behind this hook; its rules still see the device that it was to leave by."""
+    device = x.r[rg.OIF]
+    end = reroute(e, x)
+    x.r[rg.OIF] = device
+    return end
+
+
 @unit
 def raw(e: Any, x: Any, hook: Int) -> Int:
     x.r[rg.NOTRACK] = 0
@@ -154,7 +163,7 @@ def nat(e: Any, x: Any, hook: Int, source: Int) -> Int:
     changed = translate(e, x, source)
     set_state(e, x)
     if hook == OUTPUT and changed:
-        return reroute(e, x)
+        return _reroute_behind(e, x)
     return 0
 
 
@@ -163,7 +172,7 @@ def _mangle(e: Any, x: Any, hook: Int) -> Int:
     mark = x.r[rg.MARK]
     end = walk_table(e, x, hook, MANGLE)
     if end == 0 and hook == OUTPUT and x.r[rg.MARK] != mark:
-        return reroute(e, x)
+        return _reroute_behind(e, x)
     return end
 
 

@@ -97,7 +97,10 @@ def local_out(e: Any, x: Any) -> Int:
     if not _route_fits(e, x, device):
         return ended(bail(x, jn.R_MTU))
     end = run_hook(e, x, OUTPUT)
-    return ended(end) if end else jn.AT_OUTPUT
+    if end:
+        return ended(end)
+    r[rg.OIF] = e.f.lo if j[jn.ROUTE_TYPE] == LOCAL else j[jn.ROUTE_DEVICE]  # rules may have changed the route
+    return jn.AT_OUTPUT
 
 
 @unit

@@ -32,7 +32,7 @@ class JoinedTable(Table):
             self._datapath.exchange.thaw(self._ns, tuple_, now)
         return super().find(tuple_, now, zone)
 
-    def same_source(self, original: Tuple, now: float) -> Entry | None:
+    def same_source(self, original: Tuple, now: float) -> list[Entry]:
         self._datapath.exchange.thaw_source(self._ns, original)
         return super().same_source(original, now)
 

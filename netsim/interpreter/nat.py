@@ -139,12 +139,13 @@ def _unique(table: Table, entry: Entry, current: Tuple, nat: Nat, source: bool, 
     if source and not shuffled:
         if _in_range(current, nat, source) and free(current):
             return current
-        known = None if _in_range(current, nat, source) else table.same_source(current, now)
-        if known is not None:
+        for known in () if _in_range(current, nat, source) else table.same_source(current, now):
             same = known.reply.inverted()
             reused = current._replace(src=same.src, sport=same.sport)
-            if _in_range(reused, nat, source) and free(reused):
-                return reused
+            if _in_range(reused, nat, source):
+                if free(reused):
+                    return reused
+                break
     moved = _address(current, nat, source)
     port = moved.sport if source or moved.proto in (Proto.ICMP, Proto.ICMPV6) else moved.dport
     if nat.port_low is not None:

@@ -204,17 +204,19 @@ class Table:
         found = self.find(reply, now, entry.zone)
         return found is not None and found[0] is not entry
 
-    def same_source(self, original: Tuple, now: float) -> Entry | None:
-        """A source-translated connection from the same address and port (``find_appropriate_src``)."""
-        for entry in self.entries():
-            first = entry.original
-            if (
-                entry.snat_done
-                and entry.expires > now
-                and (first.src, first.sport, first.proto) == (original.src, original.sport, original.proto)
-            ):
-                return entry
-        return None
+    def same_source(self, original: Tuple, now: float) -> list[Entry]:
+        """The source-translated connections from the same address and port, the newest first, as ``nf_nat_bysource`` has
+        them for ``find_appropriate_src``."""
+        wanted = original.src, original.sport, original.proto
+        found = [
+            entry
+            for entry in self.entries()
+            if entry.snat_done
+            and entry.expires > now
+            and (entry.original.src, entry.original.sport, entry.original.proto) == wanted
+        ]
+        found.reverse()
+        return sorted(found, key=lambda entry: -entry.born)
 
     def confirm(self, entry: Entry, now: float) -> bool:
         """Put a new connection into the table; False if either of its tuples is taken (a clash)."""

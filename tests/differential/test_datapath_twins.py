@@ -69,6 +69,9 @@ ONCE_DIFFERENT = {
     (Family.IPV6, 5000228): "removed from a recent list",
     (Family.IPV6, 5000457): "an echo whose identifier is translated",
     (Family.IPV6, 9000191): "a set that rules change",
+    (Family.IPV6, 1400000998): "rules of OUTPUT behind a translation see the device of before",
+    (Family.IPV4, 1300001394): "the same, by its counters",
+    (Family.IPV4, 1400001010): "the newest of the connections from one source",
     (Family.IPV6, 1234000004): "a tunnel's port that a translation has taken",
 }
 
