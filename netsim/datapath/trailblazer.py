@@ -59,9 +59,10 @@ class Trailblazer:
         from netsim.compiled.trails.record import record
         from netsim.compiled.trails.symbols import Abort, Recording
 
-        self.waiting = 0
         if len(first) < self.samples:
+            self.waiting = self.wait // 2  # a batch of answers, say: soon again
             return
+        self.waiting = 0
         alike: defaultdict[Any, list[Recording]] = defaultdict(list)
         o = results(len(b.src))
         found = 0
