@@ -69,6 +69,23 @@ def test_storms_of_new_flows(name: str, proto: Proto | None) -> None:
     assert not int(other._scratch.trails[TAKEN])
 
 
+def test_segments_with_and_without_a_window_scale() -> None:
+    """A column of numbers that may be negative: options without a scale (-1), and with several."""
+    made = cluster("boutique flannel:host-gw")
+    one, other = eager(Datapath(made.network, seed=4)), without_trails(Datapath(made.network, seed=4))
+    flows = [drawn(made, datapath, Proto.TCP, BATCHES * PACKETS) for datapath in (one, other)]
+    for number in range(BATCHES):
+        which = np.arange(number * PACKETS, (number + 1) * PACKETS)
+        first, second = (held.opening(which, start=(number + 1) * 1_000_000, rate=100_000) for held in flows)
+        scales = np.random.default_rng(number).integers(-1, 15, PACKETS).astype(np.int8)
+        for batch in (first, second):
+            batch.wscale[:] = 7 if number == 1 else scales  # trails are recorded from the second
+            batch.window[1::3] = 0
+        found = differences(one, other, (first, second))
+        assert not found, (number, found)
+    assert int(one._scratch.trails[TAKEN]) > 0
+
+
 def test_services_that_change_between_storms() -> None:
     """Trails of the cluster that was are not taken any more, others are found, and what they have counted stays counted."""
     made = cluster("boutique flannel:host-gw")

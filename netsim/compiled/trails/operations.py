@@ -136,8 +136,11 @@ class Values:
         return self.emitter.tables[path, 5 + axis]
 
     def _load(self, op: Op) -> ir.Value:
-        path, stride, offset, size, _ = op.info
-        return self.field(path, self._row(op.args[0], path), stride, offset, size)
+        path, stride, offset, size, is_signed = op.info
+        found = self.field(path, self._row(op.args[0], path), stride, offset, size)
+        if not is_signed or size == 8:
+            return found
+        return self.builder.sext(self.builder.trunc(found, ir.IntType(8 * size)), WORD)
 
     def _store(self, op: Op) -> None:
         path, stride, offset, size = op.info
