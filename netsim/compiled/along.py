@@ -16,8 +16,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from netsim.compiled.flow_index import fitting, home, tuple_hash
-from netsim.compiled.flow_records import NUMBER
+from netsim.compiled.fast_kernels import flow_of
 from netsim.compiled.jit import Int
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.unit import unit
@@ -62,12 +61,7 @@ def along(e: Any, x: Any, b: Any, o: Any, i: Int, stop: Int, serial: Int) -> Int
     if not first <= i < first + packets:
         first, packets = i, min(np.int64(TRAIL_BLOCK), stop - i)
         for k in range(packets):
-            at = i + k
-            v6 = np.int64(b.flags[at]) & 1
-            ports = np.int64(b.sport[at]) << 16 | np.int64(b.dport[at])
-            h = tuple_hash(np.int64(b.proto[at]), np.int64(b.src[at]), np.int64(b.dst[at]), ports, v6)
-            known = e.s.slots[fitting(e.s.slots, h, home(e.s.slots, h))] & NUMBER
-            x.takes[k] = known == 0
+            x.takes[k] = flow_of(e.s, b, i + k) == 0
         held[FIRST], held[PACKETS], held[LEFT] = first, packets, -1
         begin = np.int64(0)
     else:

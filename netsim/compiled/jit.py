@@ -2,7 +2,7 @@
 
 ``_nrt=False`` keeps numba from counting references to every array that is handed from one kernel to another (an atomic
 increment each: it alone would cap the engine at some 90 million calls a second). Such kernels own nothing: whatever they
-need is passed in. The option is internal to numba; ``tests/unit/test_compiled_jit.py`` fails if it goes.
+need is passed in. The option is internal to numba; if it goes, no kernel compiles.
 
 numba keys its cache by the file of a kernel, not by those of the kernels that it calls. So the cache lives in a directory
 named after the text of this whole package: whatever changes here, nothing stale is ever loaded. numba itself adds the CPU.

@@ -12,6 +12,7 @@ makes a ``Ref`` keeps it as long as kernels may run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -69,6 +70,19 @@ def _size(kind: Any) -> int:
     if isinstance(kind, types.Integer) and kind.bitwidth == 64:
         return 1
     raise TypeError(f"{kind} cannot be a member of a Ref")
+
+
+ITEMS, DATA, SHAPE = 2, 4, 5  # of an array's words: how many items, where they are, and from here on its shape
+
+
+def arrays(value: Any, path: str, at: int = 0) -> Iterator[tuple[str, int, np.ndarray[Any, Any]]]:
+    """The arrays of a named tuple, each as a path (``path.member``), the word at which it begins in a ``Ref``, itself."""
+    if isinstance(value, np.ndarray):
+        yield path, at, value
+    elif isinstance(value, tuple):
+        for name, member in zip(getattr(value, "_fields", ()), value):
+            yield from arrays(member, f"{path}.{name}", at)
+            at += len(_words(member))
 
 
 def _words(value: Any) -> list[int]:

@@ -13,7 +13,7 @@ from netsim.interpreter.origin import LocalOrigin
 from netsim.packet.address import ip
 from netsim.packet.model import Proto
 from netsim.topology import Assembled
-from tests.support.datapath_worlds import _targets, cluster
+from tests.support.datapath_worlds import cluster, targets_of
 from tests.support.service_changes import Changes
 from tests.support.trail_storms import differences, eager, state_differences, without_trails
 
@@ -44,7 +44,7 @@ def drawn(made: Assembled, datapath: Datapath, proto: Proto | None, count: int) 
     nodes = [(name, held.ip) for name, wire in made.network.topology.wires.items() for held in wire.interfaces]
     families = {source.address.version for source in sources}
     targets = [
-        Target(*one) for one in _targets(made, nodes, []) if one[0].version in families and proto in (None, one[2])
+        Target(*one) for one in targets_of(made, nodes, []) if one[0].version in families and proto in (None, one[2])
     ]
     return Flows.draw(sources, targets, count, datapath.addresses, np.random.default_rng(5))
 

@@ -167,7 +167,7 @@ class ClusterWorld:
         senders += [(LocalOrigin(f"node/{node}"), address) for node, address in at_nodes]
         outside = [held.interface.ip for held in made.network.namespace("external").addresses if held.device != "lo"]
         senders += [(LocalOrigin("external"), address) for address in outside]
-        self.talks = Conversations(self.rng, senders, list(_targets(made, at_nodes, outside)), _receiver)
+        self.talks = Conversations(self.rng, senders, list(targets_of(made, at_nodes, outside)), _receiver)
 
     def next(self) -> tuple[Origin, Packet]:
         return self.talks.next()
@@ -185,7 +185,7 @@ def _receiver(outcome: Outcome) -> Origin | None:
     return LocalOrigin(outcome.receiver) if outcome.receiver else None
 
 
-def _targets(made: Assembled, at_nodes: list[tuple[str, object]], outside: list[object]) -> Iterator[Target]:
+def targets_of(made: Assembled, at_nodes: list[tuple[str, object]], outside: list[object]) -> Iterator[Target]:
     protos = {"TCP": Proto.TCP, "UDP": Proto.UDP}
     for held in made.cluster.services.values():
         for port in held.spec.ports:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import binding, ir
 
 from netsim.compiled.journey import TRAIL_BLOCK
+from netsim.compiled.ref import DATA, ITEMS, SHAPE, arrays
 from netsim.compiled.trails.merge import CHECK, COMMIT, WALK, Plan
 from netsim.compiled.trails.operations import BYTE, POINTER, WORD, Values
 from netsim.compiled.trails.schedule import Schedule
@@ -19,25 +19,11 @@ from netsim.compiled.trails.schedule import Schedule
 BLOCK = TRAIL_BLOCK
 
 
-def _offsets(held: Any, path: str, at: int, into: dict[str, int]) -> int:
-    """Where each array's words begin in a ``Ref`` (``ref._words``)."""
-    if isinstance(held, np.ndarray):
-        into[path] = at
-        return at + 5 + 2 * held.ndim
-    if isinstance(held, tuple):
-        for name, member in zip(getattr(held, "_fields", ()), held):
-            at = _offsets(member, f"{path}.{name}", at, into)
-        return at
-    return at + 1
-
-
 class Emitter:
     def __init__(self, plan: Plan, e: Any, b: Any, o: Any) -> None:
         self.plan = plan
         self.schedule = Schedule(plan, (e, b, o))
-        self.offsets: dict[str, int] = {}
-        for name, held in (("e", e), ("b", b), ("o", o)):
-            _offsets(held, name, 0, self.offsets)
+        self.offsets = {path: at for name, held in zip("ebo", (e, b, o)) for path, at, _ in arrays(held, name)}
 
     def module(self, name: str) -> ir.Module:
         module = ir.Module()
@@ -53,7 +39,7 @@ class Emitter:
         used |= {op.info[2] for op in self.plan.ops if op.code in ("absent", "insert")}
         for path in sorted(used):
             ref = refs["ebo".index(path[0])]
-            for word in (2, 4, 5, 6):
+            for word in (ITEMS, DATA, SHAPE, SHAPE + 1):
                 at = builder.gep(ref, [WORD(self.offsets[path] + word)])
                 self.tables[path, word] = builder.load(at)
         walks, commits = (self.function.append_basic_block(name) for name in ("walks", "commits"))

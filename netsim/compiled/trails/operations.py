@@ -10,6 +10,7 @@ from llvmlite import ir
 from netsim.compiled.flow_index import TAG, TOMB
 from netsim.compiled.flow_records import NUMBER
 from netsim.compiled.hashmap import LOWER, UPPER
+from netsim.compiled.ref import DATA, ITEMS, SHAPE
 from netsim.compiled.trails.schedule import Line
 from netsim.compiled.trails.symbols import Const, Op
 
@@ -50,7 +51,7 @@ class Values:
 
     def address(self, path: str, row: ir.Value, stride: int, offset: int) -> ir.Value:
         builder = self.builder
-        base = self.emitter.tables[path, 4]
+        base = self.emitter.tables[path, DATA]
         at = builder.add(base, builder.add(builder.mul(row, WORD(stride)), WORD(offset)))
         return builder.inttoptr(at, POINTER)
 
@@ -70,7 +71,7 @@ class Values:
         if path in _SLOTS:
             row = self.slot_home(path, row)
         elif shift < 0:
-            row = builder.and_(row, builder.sub(self.emitter.tables[path, 5], WORD(1)))
+            row = builder.and_(row, builder.sub(self.emitter.tables[path, SHAPE], WORD(1)))
         address = self.address(path, row, stride, max(shift, 0))
         builder.call(intrinsic, [address, *ASKED])
 
@@ -94,15 +95,17 @@ class Values:
             value = self.builder.zext(compare(sign, self[op.args[0]], self[op.args[1]]), WORD)
         elif op.code in ("least", "most"):
             one, other = (self[arg] for arg in op.args)
-            value = self._least(one, other, op.code)
+            value = self._extreme(op.code, one, other)
         else:
             value = getattr(self, f"_{op.code}")(op)
         if value is not None:
             self.held[number] = value
 
-    def _least(self, one: ir.Value, other: ir.Value, which: str = "least") -> ir.Value:
-        sign = "<" if which == "least" else ">"
-        return self.builder.select(self.builder.icmp_unsigned(sign, one, other), one, other)
+    def _extreme(self, code: str, one: ir.Value, other: ir.Value) -> ir.Value:
+        return self.builder.select(self.builder.icmp_unsigned("<" if code == "least" else ">", one, other), one, other)
+
+    def _at_most(self, number: ir.Value, most: ir.Value) -> ir.Value:
+        return self._extreme("least", number, most)
 
     def _row(self, arg: Any, path: str) -> ir.Value:
         """A row of a table; one that is there, if the number may make no sense."""
@@ -110,19 +113,19 @@ class Values:
             return self[arg]
         found = self.rows.get((arg, path))
         if found is None:
-            most = self.builder.sub(self.emitter.tables[path, 2], WORD(1))
-            found = self.rows[arg, path] = self._least(self[arg], most)
+            most = self.builder.sub(self.emitter.tables[path, ITEMS], WORD(1))
+            found = self.rows[arg, path] = self._at_most(self[arg], most)
         return found
 
     def slot_home(self, path: str, digest: ir.Value) -> ir.Value:
         """``flow_index.home``."""
         low = self.builder.and_(digest, WORD(0xFFFFFFFF))
-        return self.builder.lshr(self.builder.mul(low, self.emitter.tables[path, 5]), WORD(32))
+        return self.builder.lshr(self.builder.mul(low, self.emitter.tables[path, SHAPE]), WORD(32))
 
     def slot_after(self, path: str, at: ir.Value) -> ir.Value:
         """``flow_index.after``."""
         following = self.builder.add(at, WORD(1))
-        last = self.builder.icmp_unsigned("==", following, self.emitter.tables[path, 5])
+        last = self.builder.icmp_unsigned("==", following, self.emitter.tables[path, SHAPE])
         return self.builder.select(last, WORD(0), following)
 
     # -- operations ---------------------------------------------------------------------------------------------------
@@ -133,7 +136,7 @@ class Values:
 
     def _length(self, op: Op) -> ir.Value:
         path, axis = op.info
-        return self.emitter.tables[path, 5 + axis]
+        return self.emitter.tables[path, SHAPE + axis]
 
     def _load(self, op: Op) -> ir.Value:
         path, stride, offset, size, is_signed = op.info
@@ -190,8 +193,8 @@ class Values:
         def field(at: ir.Value, offset: int, width: int) -> ir.Value:
             place = builder.add(begin, builder.mul(at, WORD(step)))
             if self.loose:
-                most = builder.sub(builder.mul(self.emitter.tables[path, 2], WORD(stride)), WORD(step))
-                place = self._least(place, most)
+                most = builder.sub(builder.mul(self.emitter.tables[path, ITEMS], WORD(stride)), WORD(step))
+                place = self._at_most(place, most)
             return self.field(path, place, 1, offset, width)
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -211,7 +214,7 @@ class Values:
         def look(place: ir.Value) -> tuple[ir.Value, ir.Value]:
             pair = builder.add(at, builder.shl(place, WORD(1)))
             if self.loose:
-                pair = self._least(pair, builder.sub(self.emitter.tables[path, 2], WORD(3)))
+                pair = self._at_most(pair, builder.sub(self.emitter.tables[path, ITEMS], WORD(3)))
             if kind == "interval":  # is the next one above it?
                 held = self.field(path, pair, stride, 2 * stride, 4)
                 last = builder.icmp_unsigned(">=", builder.add(place, WORD(1)), count)
@@ -236,7 +239,7 @@ class Values:
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
             # A row past the last may be another namespace's, and is not looked at for long.
-            row = self._least(at, builder.sub(self.emitter.tables[path, 2], WORD(1)))
+            row = self._at_most(at, builder.sub(self.emitter.tables[path, ITEMS], WORD(1)))
             length = self.field(path, row, stride, length_at, 4)
             held = both(self.field(path, row, stride, hi_at, 8), self.field(path, row, stride, lo_at, 8))
             shift = builder.and_(builder.zext(builder.sub(WORD(128), length), wide), wide(127))
@@ -284,7 +287,7 @@ class Values:
     def _lacks(self, op: Op) -> ir.Value:
         path, stride = op.info
         builder, (start, value) = self.builder, (self[arg] for arg in op.args)
-        mask = builder.sub(self.emitter.tables[path, 5], WORD(1))
+        mask = builder.sub(self.emitter.tables[path, SHAPE], WORD(1))
         held: list[ir.Value] = []
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -327,7 +330,7 @@ class Values:
         return self.builder.or_(self.builder.shl(where, WORD(32)), rule)
 
     def counter_home(self, key: ir.Value, path: str) -> ir.Value:
-        mask = self.builder.sub(self.emitter.tables[path, 5], WORD(1))
+        mask = self.builder.sub(self.emitter.tables[path, SHAPE], WORD(1))
         builder = self.builder
         lower = builder.mul(builder.and_(key, WORD(0xFFFFFFFF)), WORD(int(LOWER)))  # ``hashmap.spread``
         value = builder.xor(lower, builder.mul(builder.lshr(key, WORD(32)), WORD(int(UPPER))))
@@ -336,7 +339,7 @@ class Values:
     def _count(self, op: Op) -> ir.Value:
         path, stride, *_ = op.info
         builder, packets, volume = self.builder, self[op.args[2]], self[op.args[3]]
-        mask = builder.sub(self.emitter.tables[path, 5], WORD(1))
+        mask = builder.sub(self.emitter.tables[path, SHAPE], WORD(1))
         key = self.counter_key(op)
         held: list[ir.Value] = []
 

@@ -1,6 +1,6 @@
 """The kernels' text, run on symbols: each function once more, with other globals.
 
-Whatever loops over a table until something fits is not text to a recording but one operation (``SEARCHES``): how often it
+Whatever loops over a table until something fits is not text to a recording but one operation (``_INSTEAD``): how often it
 goes round differs from packet to packet. What belongs to no trail gives the packet up.
 """
 
@@ -40,7 +40,7 @@ from netsim.compiled import (
 )
 from netsim.compiled import programs as p
 from netsim.compiled.trails.symbols import Abort, Const, Fraction, I, Op, Symbol, U, W, either, kind_of, select, word_of
-from netsim.compiled.trails.tables import Length, Nothing, Table
+from netsim.compiled.trails.tables import Nothing, Table, field_at, length_of
 
 _MODULES = (
     commit_kernels, counter_table, engine_kernels, fib_checks, fib_kernels, flow_index, flow_records, flows, hashing,
@@ -162,31 +162,19 @@ def _probe(
     return recording.symbol(op, at, U, 32, once=not table.changing)
 
 
-def _size_of(table: Table) -> Any:
-    return Length(table, 0).symbol()
-
-
 def _fields(table: Table, **values: Any) -> tuple[tuple[int, int, Any], ...]:
-    fields = table.array.dtype.fields
-    assert fields is not None
-    return tuple((fields[name][1], fields[name][0].itemsize, value) for name, value in values.items())
-
-
-def _free(table: Table, name: str) -> tuple[int, int]:
-    fields = table.array.dtype.fields
-    assert fields is not None
-    return fields[name][1], fields[name][0].itemsize
+    return tuple((*field_at(table, name), value) for name, value in values.items())
 
 
 def _place(rows: Table, key: Any) -> Any:
     start = _here(hashmap.spread)(key)
-    return _probe(rows, 0, rows.stride, start, _size_of(rows), _fields(rows, key=key), _free(rows, "key"))
+    return _probe(rows, 0, rows.stride, start, length_of(rows), _fields(rows, key=key), field_at(rows, "key"))
 
 
 def _resolve(resolution: Table, scope: Any, name: Any) -> Any:
     start = _here(hashing.fold)(_here(hashing.fold)(hashing.START, _TYPES[np.uint64](scope)), _TYPES[np.uint64](name))
     keys = _fields(resolution, scope=scope, name=name)
-    at = _probe(resolution, 0, resolution.stride, start, _size_of(resolution), keys, _free(resolution, "used"))
+    at = _probe(resolution, 0, resolution.stride, start, length_of(resolution), keys, field_at(resolution, "used"))
     row = resolution[at]
     return _TYPES[np.int64](0) if row["used"] == 0 else _TYPES[np.int64](row["found"])
 
@@ -233,7 +221,7 @@ def _fib_slot(F: Any, hi: Any, lo: Any, base: Any, length: Any) -> Any:
     hi, lo = _here(fib_kernels._kept)(hi, lo, length)
     start = _here(fib_kernels.prefix_hash)(hi, lo, base, length)
     keys = _fields(F.slot, hi=hi, lo=lo, base=base, length=length)
-    at = _probe(F.slot, 0, F.slot.stride, start, _size_of(F.slot), keys, _free(F.slot, "count"))
+    at = _probe(F.slot, 0, F.slot.stride, start, length_of(F.slot), keys, field_at(F.slot, "count"))
     return _TYPES[np.int64](-1) if F.slot[at]["count"] == 0 else _TYPES[np.int64](at)
 
 
@@ -258,7 +246,7 @@ def _device_row(F: Any, namespace: Any, device: Any) -> Any:
     none = np.uint64(0)
     start = _here(fib_kernels.mix)(u(namespace), u(device), none, none, none)
     at = _probe(
-        F.device, 0, F.device.stride, start, _size_of(F.device), _fields(F.device, key=key), _free(F.device, "key")
+        F.device, 0, F.device.stride, start, length_of(F.device), _fields(F.device, key=key), field_at(F.device, "key")
     )
     return _TYPES[np.int64](at) if F.device[at]["key"] == key else _TYPES[np.int64](-1)
 
@@ -270,7 +258,7 @@ def _absent(
     of that number, for any of several choices of fields."""
     held, words = slots.array, [word_of(value) for value in values]
     at, tag = word_of(_here(flow_index.home)(slots, digest)), word_of(digest) >> 32 & 0xFF000000
-    places = tuple(tuple((*_field_at(records, name), number) for name, number in fields) for fields in alike)
+    places = tuple(tuple((*_record_field(records, name), number) for name, number in fields) for fields in alike)
     rows = records.array.view(np.uint8).reshape(len(records.array), -1)
     while held[at]:
         if int(held[at]) & 0xFF000000 == tag and held[at] != flow_index.TOMB:
@@ -289,13 +277,9 @@ def _absent(
     recording.symbol(op, 1, W, 1)
 
 
-def _field_at(records: Table, name: str) -> tuple[int, int]:
-    """Where a field lies in a record, and its bytes. Of an outer entry's key only the source port is asked for."""
-    fields = records.array.dtype.fields
-    assert fields is not None
-    return (
-        (fields["key"][1] + flow_records.PORT_AT, 2) if name == "port" else (fields[name][1], fields[name][0].itemsize)
-    )
+def _record_field(records: Table, name: str) -> tuple[int, int]:
+    """Of an outer entry's key only the source port is asked for."""
+    return (field_at(records, "key")[0] + flow_records.PORT_AT, 2) if name == "port" else field_at(records, name)
 
 
 _SAME_ENDS = tuple(
@@ -348,7 +332,7 @@ def _end_number(s: Any, ns: Any, proto: Any, address: Any, port: Any, ipv6: Any,
     """An end that is known; what has one that is not is no trail's."""
     start = _here(outer_flows.end_home)(s.ends, ns, address, settings)
     keys = _fields(s.ends, ns=ns, proto=proto, address=address, port=port, ipv6=ipv6, settings=settings)
-    at = _probe(s.ends, 0, s.ends.stride, start, _size_of(s.ends), keys, _free(s.ends, "proto"))
+    at = _probe(s.ends, 0, s.ends.stride, start, length_of(s.ends), keys, field_at(s.ends, "proto"))
     if s.ends[at]["proto"] == 0:
         raise Abort("a tunnel's end that is new")
     return _TYPES[np.int64](at)

@@ -21,8 +21,7 @@ def record(e: Engine, b: Columns, o: Results, at: int, serial: int, seed: int) -
     x = Journey(made.symbol(Op("input", (), "seed"), seed, U, 64))
     with warnings.catch_warnings(), np.errstate(over="ignore"):
         warnings.simplefilter("ignore")
-        tables = (Members(made, name, held) for name, held in zip("ebo", (e, b, o)))
-        engine, columns, results = tables
+        engine, columns, results = (Members(made, name, held) for name, held in zip("ebo", (e, b, o)))
         answer = rebind.slow()(engine, x, columns, results, i, number)
     if answer != DONE:
         raise Abort(f"{answer}: {int(x.j[0])}")

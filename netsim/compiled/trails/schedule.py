@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from netsim.compiled.ref import arrays
 from netsim.compiled.trails.merge import WALK, Plan
 from netsim.compiled.trails.symbols import Const, Op
 
@@ -29,14 +28,6 @@ class Line(NamedTuple):
     shift: int
 
 
-def _sizes(held: Any, path: str, into: dict[str, int]) -> None:
-    if isinstance(held, np.ndarray):
-        into[path] = held.nbytes
-    elif isinstance(held, tuple):
-        for name, member in zip(getattr(held, "_fields", ()), held):
-            _sizes(member, f"{path}.{name}", into)
-
-
 class Schedule:
     """``segment`` of each operation; those of the commit come in a last one. ``lines``: by segment, what to ask for at its
     end. ``slots``: where numbers are kept that a later segment asks for, ``room`` of them. ``loose``: see ``_arrange``.
@@ -44,9 +35,7 @@ class Schedule:
 
     def __init__(self, plan: Plan, tables: tuple[Any, Any, Any]) -> None:
         self.plan = plan
-        self.sizes: dict[str, int] = {}
-        for name, held in zip("ebo", tables):
-            _sizes(held, name, self.sizes)
+        self.sizes = {path: array.nbytes for name, held in zip("ebo", tables) for path, _, array in arrays(held, name)}
         self.segment = [0] * len(plan.ops)
         self.last_use = [-1] * len(plan.ops)
         self.slots: dict[int, int] = {}

@@ -25,7 +25,7 @@ class Abort(Exception):
 
 
 class Op(NamedTuple):
-    """``code`` as in ``emit``; ``args``: numbers of operations, or constants as ``Const``; ``info`` is the code's own."""
+    """``code`` as in ``operations``; ``args``: numbers of earlier ones, or ``Const``; ``info`` is the code's own."""
 
     code: str
     args: tuple[Any, ...]
@@ -89,9 +89,9 @@ class Recording:
         self._settled.add((condition.number, wanted))
         self.add(Op("guard", (condition.number,), wanted), 0, once=False)
 
-    def effect(self, op: Op, word: int = 0) -> int:
+    def effect(self, op: Op) -> int:
         self.effects += 1
-        return self.add(op, word, once=False)
+        return self.add(op, 0, once=False)
 
     def arg(self, value: Any) -> Any:
         """An operand: the operation's number, or the constant."""
@@ -140,9 +140,7 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "shl": lambda a, b: a << b,
     "lshr": lambda a, b: a >> b,
     "ashr": lambda a, b: a >> b,
-    "sdiv": lambda a, b: a // b,
     "udiv": lambda a, b: a // b,
-    "srem": lambda a, b: a % b,
     "urem": lambda a, b: a % b,
     "eq": lambda a, b: int(a == b),
     "ne": lambda a, b: int(a != b),
@@ -153,7 +151,7 @@ _ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "least": min,
     "most": max,
 }
-_SIGNED = {"ashr", "sdiv", "srem", "slt", "sle"}
+_SIGNED = {"ashr", "slt", "sle"}
 
 
 def compute(code: str, one: int, other: int) -> int:

@@ -25,15 +25,32 @@ class Nothing:
 
 
 def _kind_of_field(dtype: np.dtype[Any]) -> tuple[str, int]:
-    if dtype.kind == "u":
-        return (U if dtype.itemsize == 8 else W), 8 * dtype.itemsize
-    if dtype.kind == "i" and dtype.itemsize == 8:
-        return I, 64
-    if dtype.kind == "b":
-        return W, 8
     if dtype.kind == "i":
         return I, 64
+    if dtype.kind in "ub":
+        return (U if dtype.itemsize == 8 else W), 8 * dtype.itemsize
     raise Abort(f"a field of type {dtype}")
+
+
+def as_field(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A number as a field of this type gives it back."""
+    kind, bits = _kind_of_field(dtype)
+    if isinstance(value, Symbol):
+        return value.cut(bits).cast(kind)
+    return np.array(int(value) & ((1 << bits) - 1), f"u{dtype.itemsize}").view(dtype)[()]
+
+
+def length_of(table: Table, axis: int = 0) -> Symbol:
+    """How many items an array has along an axis, as the machine code will find it: tables grow."""
+    op = Op("length", (), (table.path, axis))
+    return table.recording.symbol(op, table.array.shape[axis], I, 40)
+
+
+def field_at(table: Table, name: str) -> tuple[int, int]:
+    """Where a field lies in a table's record, and its bytes."""
+    fields = table.array.dtype.fields
+    assert fields is not None
+    return fields[name][1], fields[name][0].itemsize
 
 
 class Table:
@@ -43,7 +60,7 @@ class Table:
         self.recording, self.path, self.array = recording, path, array
         self.changing = path.startswith(CHANGING)
         self.stride = array.dtype.itemsize
-        self.shape = tuple(Length(self, axis).symbol() for axis in range(array.ndim)) if self.changing else array.shape
+        self.shape = tuple(length_of(self, axis) for axis in range(array.ndim)) if self.changing else array.shape
 
     def __len__(self) -> int:
         return len(self.array)
@@ -67,15 +84,8 @@ class Table:
     def _row(self, index: Any) -> Any:
         if isinstance(index, tuple):
             first, second = index
-            if isinstance(first, Symbol) or isinstance(second, Symbol):
-                width = self.array.shape[1]
-                if self.path in ("e.p.directory", "e.p.name_bits"):  # they grow in width
-                    width = Length(self, 1).symbol()
-                index = first * width + second
-            else:
-                index = int(first) * self.array.shape[1] + int(second)
-                if self.path in ("e.p.directory", "e.p.name_bits"):
-                    raise Abort("a row of names by number")
+            grows = self.path in ("e.p.directory", "e.p.name_bits")  # in width
+            index = first * (length_of(self, 1) if grows else self.array.shape[1]) + second
         return index if isinstance(index, Symbol) else int(index)
 
     def load(self, row: Any, offset: int, dtype: np.dtype[Any]) -> Any:
@@ -99,23 +109,7 @@ class Table:
         recording.effect(
             Op("store", (recording.arg(row), recording.arg(value)), (self.path, self.stride, offset, dtype.itemsize))
         )
-        kind, bits = _kind_of_field(dtype)
-        if isinstance(value, Symbol):
-            value = value.cut(bits).cast(kind)
-        else:
-            value = np.array(int(value) & ((1 << bits) - 1), f"u{dtype.itemsize}").view(dtype)[()]
-        recording.note_store((self.path, offset), recording.arg(row), value)
-
-
-class Length:
-    """How many items an array has along an axis, as the machine code will find it: tables grow."""
-
-    def __init__(self, table: Table, axis: int) -> None:
-        self.table, self.axis = table, axis
-
-    def symbol(self) -> Symbol:
-        op = Op("length", (), (self.table.path, self.axis))
-        return self.table.recording.symbol(op, self.table.array.shape[self.axis], I, 40)
+        recording.note_store((self.path, offset), recording.arg(row), as_field(value, dtype))
 
 
 class Row:
@@ -162,10 +156,9 @@ class Several:
 class Numbers:
     """An array of numbers of one type."""
 
-    def __init__(self, count: int, dtype: str, held: Any = None) -> None:
+    def __init__(self, count: int, dtype: str) -> None:
         self.dtype = np.dtype(dtype)
-        self.held: list[Any] = [self.dtype.type(0)] * count if held is None else held
-        self.kind, self.bits = _kind_of_field(self.dtype)
+        self.held: list[Any] = [self.dtype.type(0)] * count
 
     def __len__(self) -> int:
         return len(self.held)
@@ -175,14 +168,6 @@ class Numbers:
 
     def __setitem__(self, at: Any, value: Any) -> None:
         self.held[int(at)] = as_field(value, self.dtype)
-
-
-def as_field(value: Any, dtype: np.dtype[Any]) -> Any:
-    """A number as a field of this type gives it back."""
-    kind, bits = _kind_of_field(dtype)
-    if isinstance(value, Symbol):
-        return value.cut(bits).cast(kind)
-    return np.array(int(value) & ((1 << bits) - 1), f"u{dtype.itemsize}").view(dtype)[()]
 
 
 class Record:
@@ -261,5 +246,5 @@ class Journey:
         self.hit_ns = Numbers(jn.HIT_ROOM, "u4")
         self.arrivals = [Numbers(6, "u4") for _ in range(jn.ARRIVAL_ROOM)]
         self.tcp = [Record(TCP_TRACK), Record(TCP_TRACK)]
-        self.segment, self.told, self.why = Numbers(6, "i8"), Numbers(2, "i8"), Numbers(1, "i8")
+        self.segment, self.told = Numbers(6, "i8"), Numbers(2, "i8")
         self.seed = [seed]
