@@ -22,8 +22,8 @@ from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.unit import unit
 
 # Places in ``Scratch.trails``: how many there are; the block at hand, its first packet, how many, and the one that has left
-# the trail; packets that trails have taken so far; the addresses of trails follow.
-COUNT, FIRST, PACKETS, LEFT, TAKEN, ADDRESSES = range(6)
+# the trail; packets that trails have taken so far, and first packets that they have not; the addresses of trails follow.
+COUNT, FIRST, PACKETS, LEFT, TAKEN, PASSED, ADDRESSES = range(7)
 
 if numba.config.DISABLE_JIT:
 
@@ -79,4 +79,5 @@ def along(e: Any, x: Any, b: Any, o: Any, i: Int, stop: Int, serial: Int) -> Int
         if follow(held[ADDRESSES + other], e, b, o, half, x.takes[TRAIL_BLOCK:], i, one, serial + i, seed, np.int64(0)):
             held[TAKEN] += 1
             return np.int64(1)
+    held[PASSED] += 1
     return np.int64(0)

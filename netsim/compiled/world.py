@@ -144,6 +144,7 @@ class World:
         self._layer_devices: dict[tuple[int, str], str] = {}  # the one device that a shared run is about
         self._held: list[Any] = []  # keeps shared runs alive, whose identities are keys
         self.settings: list[tuple[tuple[float, ...], bool, bool]] = []
+        self.edits = 0  # of rows that kernels may have read
 
     # -- numbers ------------------------------------------------------------------------------------------------------
     def number(self, name: str) -> int:
@@ -176,6 +177,7 @@ class World:
     def seal(self, number: int) -> None:
         """The namespace has learnt a path MTU: what it sends and forwards is the interpreter's business from now on."""
         self._namespace[number]["flags"] |= SEALED
+        self.edits += 1
 
     def device_number(self, namespace: str, device: str) -> int:
         """0 if the namespace has not been added, or has no such device."""
@@ -195,7 +197,9 @@ class World:
 
     def join(self, device: int, wire: int) -> None:
         """Let a veth or bridge read what is ``RESOLVED`` on a wire, which goes by a name's number. 0: on none."""
-        self._device.array[device]["segment"] = wire
+        if self._device.array[device]["segment"] != wire:
+            self._device.array[device]["segment"] = wire
+            self.edits += 1
 
     def leave_wires(self) -> None:
         """No veth or bridge is on a wire any more."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from netsim.compiled import journey as jn
 from netsim.compiled.addresses import Addresses
-from netsim.compiled.along import TAKEN
+from netsim.compiled.along import PASSED
 from netsim.compiled.commit_kernels import fold
 from netsim.compiled.counter_table import clear, counted, ungroup
 from netsim.compiled.engine_kernels import DONE, STOPPED_FAULT, process
@@ -237,7 +237,7 @@ class Datapath:
         if self.trails.due():
             self._seek_trails(batch, columns, candidates)
         at = end = place = 0
-        before = int(self._scratch.trails[TAKEN])
+        before = int(self._scratch.trails[PASSED])
         with np.errstate(over="ignore"):
             while at < len(batch):
                 if not self.compiled or at == alone[place]:
@@ -247,6 +247,7 @@ class Datapath:
                     at += 1
                     continue
                 engine = self.engine()
+                self.trails.look_again(self._tables(), self.world.edits)
                 if at >= end:
                     end = min(at + _SEGMENT, len(batch))
                     if threaded:
@@ -269,7 +270,8 @@ class Datapath:
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
         others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
-        self.trails.waiting += others - interpreted - int(self._scratch.trails[TAKEN] - before)
+        passed = int(self._scratch.trails[PASSED] - before)
+        self.trails.waiting += passed if self.trails.laid else others - interpreted
         self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 

@@ -14,9 +14,11 @@ import numpy.typing as npt
 from netsim.compiled.along import ADDRESSES, COUNT
 from netsim.compiled.engine_tables import Columns, Engine, results
 from netsim.compiled.journey import TRAIL_WORDS, Scratch
+from netsim.compiled.ref import unchanged
 
 if TYPE_CHECKING:
     from netsim.compiled.trails.emit import Trail
+    from netsim.compiled.trails.symbols import Op
 
 _WAIT = 100_000  # first packets on the slow path before it is worth the time
 _SAMPLES = 24
@@ -34,14 +36,28 @@ class Trailblazer:
         self.wait, self.samples, self.share, self.most = _WAIT, _SAMPLES, _SHARE, _MOST
         self.room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.laid: list[Trail] = []
+        self._plans: list[list[Op]] = []
+        self._known: Any = None  # the tables that trails remember something of
+        self._edits = 0
 
     def due(self) -> bool:
         return self.waiting >= self.wait and len(self.laid) < self.most
 
     def forget(self) -> None:
         """The cluster has changed: what trails take for granted may not be so."""
-        self.laid = []
+        self.laid, self._plans = [], []
         self.waiting = 0
+
+    def look_again(self, e: Engine, edits: int) -> None:
+        """Before packets are processed: what trails remember of tables that have been replaced or edited is no use, and
+        where it has become much, it gets more room. ``edits``: see ``World.edits``."""
+        known = e.w, e.f, e.p, e.words, e.origins
+        moved = edits != self._edits or not unchanged(self._known, known)
+        self._known, self._edits = known, edits
+        for trail in self.laid:
+            if moved:
+                trail.memo.clear()
+            trail.memo.grow()
 
     def seek(
         self,
@@ -79,9 +95,13 @@ class Trailblazer:
             if len(samples) < self.share:
                 break
             try:
-                made = compiled(merge(samples, groups), e, b, o)
+                plan = merge(samples, groups)
             except Abort:
                 continue
+            if plan.ops in self._plans:
+                continue  # other packets have left it
+            made = compiled(plan, e, b, o)
+            self._plans.append(plan.ops)
             self.laid.append(made)
             if 2 * made.room > len(self.room):
                 self.room = np.zeros(2 * made.room, np.int64)

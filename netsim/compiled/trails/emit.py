@@ -1,7 +1,8 @@
 """Machine code for a plan: a loop over a block of packets for each segment of the walk (``schedule``), and one that commits.
 
 What a segment hands on to later ones lies in ``room``, a row of the block's packets for each number. A packet that fails a
-guard takes no part any more. After the walk the packets are committed in order, until one has failed.
+guard takes no part any more. After the walk the packets are committed in order, until one has failed. What parts have been
+worked out is kept at the end of the walk (``recall``).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from llvmlite import binding, ir
 
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.ref import DATA, ITEMS, SHAPE, arrays
+from netsim.compiled.trails.memo import Memo
 from netsim.compiled.trails.merge import CHECK, COMMIT, WALK, Plan
 from netsim.compiled.trails.operations import BYTE, POINTER, WORD, Values
+from netsim.compiled.trails.recall import ask_row, keep, kept_number, recall
 from netsim.compiled.trails.schedule import Schedule
 
 BLOCK = TRAIL_BLOCK
@@ -23,6 +26,7 @@ class Emitter:
     def __init__(self, plan: Plan, e: Any, b: Any, o: Any) -> None:
         self.plan = plan
         self.schedule = Schedule(plan, (e, b, o))
+        self.memo = Memo([part.size for part in self.schedule.parts])
         self.offsets = {path: at for name, held in zip("ebo", (e, b, o)) for path, at, _ in arrays(held, name)}
 
     def module(self, name: str) -> ir.Module:
@@ -85,10 +89,15 @@ class Emitter:
         inside.store(BYTE(0), lives)
         inside.branch(after)
         values = Values(self, builder, k, segment)
+        for part in self.schedule.recalled.get(segment, []):
+            recall(values, part, dies)
         for number in numbers:
-            values.emit(number, dies)
+            if number not in self.schedule.members:
+                values.emit(number, dies)
         for line in self.schedule.lines.get(segment, []):
             values.ask(line, ask)
+        for part in self.schedule.recalled.get(segment + 1, []):
+            ask_row(values, part, ask)
         if segment == self.schedule.segments - 1:
             for op in self.schedule.counts:
                 if all(self.plan.phases[arg] == WALK for arg in op.args[:2] if isinstance(arg, int)):
@@ -96,12 +105,23 @@ class Emitter:
         for number in numbers:
             if number in self.schedule.slots:
                 builder.store(values[number], self.room_of(builder, number, k))
+        if segment == self.schedule.segments - 1:
+            keep(values)
         builder.branch(after)
         builder.position_at_end(leave)
         return builder
 
+    def handed_on(self, values: Values, number: int) -> ir.Value:
+        """A number from an earlier segment."""
+        if number in self.schedule.kept:
+            return kept_number(values, number)
+        return values.builder.load(self.room_of(values.builder, number, values.k))
+
     def room_of(self, builder: ir.IRBuilder, number: int, k: Any) -> ir.Value:
-        return builder.gep(self.memory, [builder.add(k, WORD(self.schedule.slots[number] * BLOCK))])
+        return self.slot(builder, self.schedule.slots[number], k)
+
+    def slot(self, builder: ir.IRBuilder, slot: int, k: Any) -> ir.Value:
+        return builder.gep(self.memory, [builder.add(k, WORD(slot * BLOCK))])
 
     def _commit(self, builder: ir.IRBuilder, numbers: list[int], alive: Any) -> None:
         builder, k, after, leave = self._loop(builder, self.begin)
@@ -120,10 +140,12 @@ class Emitter:
 
 
 class Trail(NamedTuple):
-    """Machine code, to be called by ``along.follow`` as long as ``engine`` is held, with ``room`` words of scratch."""
+    """Machine code, to be called by ``along.follow`` as long as ``engine`` and ``memo`` are held, with ``room`` words of
+    scratch."""
 
     address: int
     room: int
+    memo: Memo
     engine: Any
 
 
@@ -143,4 +165,4 @@ def compiled(plan: Plan, e: Any, b: Any, o: Any) -> Trail:
     builder.getModulePassManager().run(module, builder)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    return Trail(engine.get_function_address(name), emitter.schedule.room * BLOCK, engine)
+    return Trail(engine.get_function_address(name), emitter.schedule.room * BLOCK, emitter.memo, engine)

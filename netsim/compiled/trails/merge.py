@@ -10,103 +10,88 @@ and guarded; whatever follows from it is known beforehand. What nobody asks for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from netsim.compiled.counter_table import GROUPED
-from netsim.compiled.trails.symbols import Abort, Const, Op, Recording, compute
+from netsim.compiled.trails.fold import PLAIN, Folder
+from netsim.compiled.trails.symbols import Abort, Const, Op, Recording
 from netsim.compiled.trails.tables import CHANGING
 
 WALK, CHECK, COMMIT = range(3)
 EFFECTS = ("store", "insert", "count")
 ASKS = ("absent", "lacks")  # guards that look into flows
-_PLAIN = {
-    "add", "sub", "mul", "and", "or", "xor", "shl", "lshr", "ashr", "udiv", "urem", "eq", "ne", "slt", "ult", "sle", "ule",
-    "least", "most",
-}  # fmt: skip
 
 
 @dataclass
 class Plan:
-    """Operations whose arguments are numbers of earlier ones. Of each: its phase, and how many different words it gave
-    for the samples."""
+    """Operations whose arguments are numbers of earlier ones. Of each: its phase, how many different words it gave for the
+    samples, and the largest of them."""
 
     ops: list[Op] = field(default_factory=list)
     variety: list[int] = field(default_factory=list)
+    largest: list[int] = field(default_factory=list)
     phases: list[int] = field(default_factory=list)
 
 
 def merge(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ...]]) -> Plan:
     """Abort if what has to be asked would come after the first thing that is written. ``groups`` of rules that are counted
     together (table and number of each) are added to."""
-    plan = _needed(*_folded(samples, groups))
+    made = _folded(samples, groups)
+    plan = _needed(made.ops, made.words)
     _set_phases(plan)
     return plan
 
 
-def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ...]]) -> tuple[list[Op], list[int]]:
-    ops: list[Op] = []
-    variety: list[int] = []
+def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ...]]) -> Folder:
+    made = Folder(len(samples))
+    ops = made.ops
     together: dict[Any, tuple[int, list[tuple[int, int]]]] = {}  # counts by namespace and what is added
-    known: dict[Op, int] = {}
     now: list[Any] = []  # of each recorded operation: its number among ``ops``, or a Const
     learned: dict[int, Const] = {}  # numbers among ``ops`` that a guard has fixed
 
-    def emit(op: Op, different: int = 1) -> int:
-        found = None if op.code in EFFECTS or op.code == "guard" or _changes(op) else known.get(op)
-        if found is None:
-            ops.append(op)
-            variety.append(different)
-            found = known[op] = len(ops) - 1
-        return found
-
-    def guard(condition: int, wanted: bool) -> None:
+    def guard(condition: Any, wanted: bool) -> None:
+        if isinstance(condition, Const):
+            if bool(condition.word) != wanted:
+                raise Abort("samples differ where they agree")
+            return
         if condition in learned:
             return
-        emit(Op("guard", (condition,), wanted))
+        made.emit(Op("guard", (condition,), wanted), [0] * len(samples), again=True)
         learned[condition] = Const(int(wanted))
         asked = ops[condition]
         if asked.code == ("eq" if wanted else "ne"):
             one, other = asked.args
             if isinstance(other, Const) and isinstance(one, int):
                 learned[one] = other
-            elif isinstance(one, Const) and isinstance(other, int):
-                learned[other] = one
 
     for place, op in enumerate(samples[0].ops):
         args = tuple(_current(now[arg] if isinstance(arg, int) else arg, learned) for arg in op.args)
         if op.code == "guard":
-            if isinstance(args[0], Const):
-                if bool(args[0].word) != op.info:
-                    raise Abort("samples differ where they agree")
-            else:
-                guard(args[0], op.info)
+            guard(args[0], op.info)
             now.append(None)
             continue
-        if op.code in _PLAIN:
-            one, other = args
-            if isinstance(one, Const) and isinstance(other, Const):
-                now.append(Const(compute(op.code, one.word, other.word)))
-                continue
-            short = _simple(op.code, one, other)
-            if short is not None:
-                now.append(short)
-                continue
+        if op.code in PLAIN:
+            number = made.plain(op.code, *args)
+            now.append(_current(number, learned))
+            continue
         if op.code == "select" and isinstance(args[0], Const):
             now.append(args[1] if args[0].word else args[2])
             continue
+        words = [one.words[place] for one in samples]
         if op.code == "load" and not _changes(op):
-            words = {one.words[place] for one in samples}
             if isinstance(args[0], Const):
-                now.append(Const(samples[0].words[place]))
+                now.append(Const(words[0]))
                 continue
-            if len(words) == 1 and not op.info[0].startswith("b."):
-                number = emit(Op(op.code, args, op.info))
-                same = Const(words.pop())
-                guard(emit(Op("eq", (number, same))), True)
+            if len(set(words)) == 1 and not op.info[0].startswith("b."):
+                same = Const(words[0])
+                guard(made.plain("eq", made.emit(Op(op.code, args, op.info), words), same), True)
                 now.append(same)
                 continue
+        if op.code == "within":
+            now.append(_place_in_list(made, Op(op.code, args, op.info), words, guard))
+            continue
         if op.code == "count":
             base, table = _namespace_of(args[0], ops)
             key = base, args[2:]
@@ -116,15 +101,30 @@ def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ..
                     now.append(Const(0))  # no counter of its own
                     continue
                 together[key] = len(ops), [(table, args[1].word)]
-        number = emit(Op(op.code, args, op.info), len({one.words[place] for one in samples}))
+        again = op.code in EFFECTS or (_changes(op) and op.code not in ASKS)
+        number = made.emit(Op(op.code, args, op.info), words, again=again)
         now.append(learned.get(number, number))
     for number, rules in together.values():
         if len(rules) > 1:
-            groups.append(tuple(rules))
+            group = tuple(rules)
+            if group not in groups:
+                groups.append(group)
             op = ops[number]
             base, _ = _namespace_of(op.args[0], ops)
-            ops[number] = Op("count", (base, Const(len(groups) - 1), *op.args[2:]), (*op.info, GROUPED))
-    return ops, variety
+            ops[number] = Op("count", (base, Const(groups.index(group)), *op.args[2:]), (*op.info, GROUPED))
+    return made
+
+
+def _place_in_list(made: Folder, op: Op, words: list[int], guard: Callable[[Any, bool], None]) -> Any:
+    """A row of a namespace's list. Where it is the same one of each list for all samples, what comes of it follows from the
+    list alone."""
+    number, start = made.emit(op, words), op.args[0]
+    places = {found - first for found, first in zip(words, made.words_of(start))}
+    if len(places) > 1 or isinstance(start, Const):
+        return number
+    place = Const(places.pop())
+    guard(made.plain("eq", made.plain("sub", number, start), place), True)
+    return made.plain("add", start, place)
 
 
 def _namespace_of(where: Any, ops: list[Op]) -> tuple[Any, int]:
@@ -141,25 +141,12 @@ def _current(arg: Any, learned: dict[int, Const]) -> Any:
     return learned.get(arg, arg) if isinstance(arg, int) else arg
 
 
-def _simple(code: str, one: Any, other: Any) -> Any:
-    """What an operation gives that does nothing; None if it does something."""
-    if isinstance(other, Const):
-        if other.word == 0 and code in ("add", "sub", "or", "xor", "shl", "lshr", "ashr"):
-            return one
-        if other.word == 0 and code in ("and", "mul"):
-            return Const(0)
-        if other.word == 1 and code in ("mul", "udiv"):
-            return one
-    if isinstance(one, Const) and one.word == 0 and code in ("add", "or", "xor"):
-        return other
-    return None
-
-
 def _changes(op: Op) -> bool:
-    return (op.code in ("load", "length") and op.info[0].startswith(CHANGING)) or op.code in ASKS
+    """Does what it reads depend on what packets have done? (No array is replaced while kernels run.)"""
+    return (op.code in ("load", "probe") and op.info[0].startswith(CHANGING)) or op.code in ASKS
 
 
-def _needed(ops: list[Op], variety: list[int]) -> Plan:
+def _needed(ops: list[Op], words: list[Sequence[int]]) -> Plan:
     needed = [False] * len(ops)
     for place in range(len(ops) - 1, -1, -1):
         op = ops[place]
@@ -177,7 +164,8 @@ def _needed(ops: list[Op], variety: list[int]) -> Plan:
             plan.ops.append(
                 Op(op.code, tuple(number[arg] if isinstance(arg, int) else arg for arg in op.args), op.info)
             )
-            plan.variety.append(variety[place])
+            plan.variety.append(len(set(words[place])))
+            plan.largest.append(max(words[place]))
     return plan
 
 

@@ -31,22 +31,27 @@ _COMPARE = {"eq": ("==", False), "ne": ("!=", False), "slt": ("<", True), "sle":
 
 
 class Values:
-    """The values of operations in one loop's body."""
+    """The values of operations in one loop's body. ``alone``: what is asked for is made here, and not in an earlier
+    segment; nothing that guards it may have been asked yet."""
 
     def __init__(self, emitter: Emitter, builder: ir.IRBuilder, k: ir.Value, segment: int) -> None:
         self.emitter, self.builder, self.k, self.segment = emitter, builder, k, segment
         self.held: dict[int, ir.Value] = {}
         self.rows: dict[tuple[int, str], ir.Value] = {}
+        self.rows_of_parts: dict[int, ir.Value] = {}  # addresses, see ``recall``
         self.fails: Any = None
-        self.loose = False
+        self.loose = self.alone = False
 
     def __getitem__(self, arg: Any) -> ir.Value:
         if isinstance(arg, Const):
             return WORD(arg.word)
         found = self.held.get(arg)
+        if found is None and self.alone:
+            self.make(arg, self.fails)
+            found = self.held[arg]
         if found is None:
             # Where it is needed first may be a branch: its memory is read at once, before any.
-            found = self.held[arg] = self.builder.load(self.emitter.room_of(self.builder, arg, self.k))
+            found = self.held[arg] = self.emitter.handed_on(self, arg)
         return found
 
     def address(self, path: str, row: ir.Value, stride: int, offset: int) -> ir.Value:
@@ -80,9 +85,18 @@ class Values:
         address = self.address(path, self.counter_home(self.counter_key(op), path), stride, 0)
         self.builder.call(intrinsic, [address, *ASKED])
 
+    def make(self, number: int, fails: Any) -> None:
+        """``emit``, behind what it is made from, unless that has been done."""
+        if number not in self.held:
+            self.fails = fails
+            for arg in self.emitter.plan.ops[number].args:
+                if isinstance(arg, int):
+                    self[arg]
+            self.emit(number, fails)
+
     def emit(self, number: int, fails: Any) -> None:
         op = self.emitter.plan.ops[number]
-        self.fails, self.loose = fails, number in self.emitter.schedule.loose
+        self.fails, self.loose = fails, self.alone or number in self.emitter.schedule.loose
         value: Any
         if op.code in _BINARY:
             one, other = (self[arg] for arg in op.args)

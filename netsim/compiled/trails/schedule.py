@@ -4,6 +4,8 @@ A packet's way is a chain of loads, each of which says where the next one is: on
 times a load from memory. So the walk is cut into *segments*: what is needed from a line of a large table is done in a later
 segment than what says where it is; the line is asked for (``prefetch``), and a segment is run for all packets of the block
 before the next one begins. A block's loads of one segment are under way at the same time.
+
+What is owed to one number alone (``parts``) is looked up instead, in the segment behind that of the number.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 
 from netsim.compiled.ref import arrays
 from netsim.compiled.trails.merge import WALK, Plan
+from netsim.compiled.trails.parts import parts
 from netsim.compiled.trails.symbols import Const, Op
 
 _SMALL = 1 << 17  # bytes of a table that is in the cache anyway
@@ -31,7 +34,9 @@ class Line(NamedTuple):
 class Schedule:
     """``segment`` of each operation; those of the commit come in a last one. ``lines``: by segment, what to ask for at its
     end. ``slots``: where numbers are kept that a later segment asks for, ``room`` of them. ``loose``: see ``_arrange``.
-    ``counts``: the operations that count."""
+    ``counts``: the operations that count. ``parts`` and their ``members``; ``recalled``: by segment, which are looked up at
+    its beginning; ``kept``: numbers that rows of parts have, each with its part, offset and bytes; ``rows``: for each part
+    the slot of its row's address, ``own_rows``: the first slot of what is a row for each packet."""
 
     def __init__(self, plan: Plan, tables: tuple[Any, Any, Any]) -> None:
         self.plan = plan
@@ -41,6 +46,12 @@ class Schedule:
         self.slots: dict[int, int] = {}
         self.loose: set[int] = set()
         self.lines: dict[int, list[Line]] = {}
+        self.parts = parts(plan, self._line)
+        self.members = {number: part for part, one in enumerate(self.parts) for number in one.members}
+        self.recalled: dict[int, list[int]] = {}
+        self.kept = {
+            number: (part, *place) for part, one in enumerate(self.parts) for number, place in zip(one.kept, one.places)
+        }
         self._arrange()
         self._keep()
 
@@ -53,7 +64,10 @@ class Schedule:
         asked: set[Any] = set()
         guarded = 0  # the last segment with a guard among the operations so far
         for number, op in enumerate(plan.ops):
-            if plan.phases[number] == WALK:
+            if number in self.members:
+                self.segment[number] = self._recall(self.members[number])
+                last = max(last, self.segment[number])
+            elif plan.phases[number] == WALK:
                 at = max([self.segment[arg] for arg in op.args if isinstance(arg, int)], default=0)
                 line = self._line(op)
                 if line is not None:
@@ -79,9 +93,19 @@ class Schedule:
                     asked.add(line)
                     self.lines.setdefault(now, []).append(line)
                     self.last_use[line.root] = max(self.last_use[line.root], now)
-            for arg in op.args:
+            for arg in op.args if number not in self.members else ():
                 if isinstance(arg, int):
                     self.last_use[arg] = max(self.last_use[arg], self.segment[number])
+
+    def _recall(self, part: int) -> int:
+        """The segment in which a part is looked up."""
+        key = self.parts[part].key
+        at = self.segment[key] + 1
+        recalled = self.recalled.setdefault(at, [])
+        if part not in recalled:
+            recalled.append(part)
+            self.last_use[key] = max(self.last_use[key], at)
+        return at
 
     def _keep(self) -> None:
         """Give each number that is needed later a slot, and give slots again whose numbers nobody needs any more."""
@@ -94,13 +118,19 @@ class Schedule:
             while done < self.segment[number]:
                 free += ends.pop(done, [])
                 done += 1
-            if self.last_use[number] > self.segment[number]:
+            if self.last_use[number] > self.segment[number] and number not in self.kept:
                 if not free:
                     free.append(count)
                     count += 1
                 slot = free.pop()
                 self.slots[number] = slot
                 ends.setdefault(self.last_use[number], []).append(slot)
+        self.rows = [count + part for part in range(len(self.parts))]
+        self.own_rows: list[int] = []
+        count += len(self.parts)
+        for part in self.parts:
+            self.own_rows.append(count)
+            count += part.size // 8
         self.room = max(count, 1)
 
     def _line(self, op: Op) -> Line | None:
