@@ -19,11 +19,11 @@ from netsim.compiled.prefetch import prefetch
 
 U = np.uint64
 
-GROUPED = (
-    15  # in place of a table: the rule's number is that of a group of rules which packets on a trail match together
-)
+# Of rules that packets on a trail match together, all are counted by one record. In place of a table: the rule's number is
+# that of a group of rules. Or added to the table: the record says which two others have matched with this one each time.
+GROUPED, TOGETHER = 15, 16
 
-COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("spare", "u8")])
+COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("also", "u4", 2)])  # ``also``: rule + 1, or 0
 
 
 class Counters(NamedTuple):
@@ -56,31 +56,40 @@ Groups = Sequence[Sequence[tuple[int, int]]]
 
 
 def counted(table: Counters, groups: Groups) -> Iterator[tuple[int, int, int, int, int]]:
-    """Namespace, table, rule, packets and bytes of every counter; those of groups once for each of its rules."""
-    rows = table.rows
-    for key, packets, volume, _ in rows[rows["key"] != 0].tolist():
-        namespace, held, rule = key >> 32 & 0xFFFFFF, key >> 56, key & 0xFFFFFFFF
-        for one, number in groups[rule] if held == GROUPED else ((held, rule),):
-            yield namespace, one, number, packets, volume
+    """Namespace, table, rule, packets and bytes: of every rule, and for all counters that count it."""
+    for row in table.rows[table.rows["key"] != 0].tolist():
+        for one, number in _rules(row, groups):
+            yield row[0] >> 32 & 0xFFFFFF, one, number, row[1], row[2]
+
+
+def _rules(row: Any, groups: Groups) -> Iterable[tuple[int, int]]:
+    """Table and number of each rule that a record counts."""
+    key, _, _, also = row
+    held, rule = key >> 56, key & 0xFFFFFFFF
+    if held == GROUPED:
+        return groups[rule]
+    return [(held & ~TOGETHER, number) for number in (rule, *[int(one) - 1 for one in also if one])]
 
 
 def ungroup(table: Counters, namespace: int, groups: Groups) -> Counters:
     """The same table, or a larger one, in which each rule of a namespace has a counter of its own."""
     rows = table.rows
-    mine = np.flatnonzero((rows["key"] >> U(32)) == namespace | GROUPED << 24)
-    held = [(int(rows["key"][at]) & 0xFFFFFFFF, int(rows["packets"][at]), int(rows["bytes"][at])) for at in mine]
+    mine = np.flatnonzero(
+        ((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace) & ((rows["key"] >> U(56)) >= min(GROUPED, TOGETHER))
+    )
+    held = rows[mine].tolist()
     for name in ("packets", "bytes"):
         rows[name][mine] = 0
-    for number, packets, volume in held:
-        for one, rule in groups[number]:
+    for row in held:
+        for one, rule in _rules(row, groups):
             if 2 * (int(table.used[0]) + 1) > len(table.rows):
                 table = larger(table)
-            table.used[0] += count(table.rows, namespace | one << 24, rule, packets, volume)
+            table.used[0] += count(table.rows, namespace | one << 24, rule, row[1], row[2])
     return table
 
 
 def clear(table: Counters, namespace: int, rules: Iterable[range]) -> None:
-    """Rules of these numbers have not matched in a namespace (in which none are grouped: ``ungroup``)."""
+    """Rules of these numbers have not matched in a namespace (in which each has its own: ``ungroup``)."""
     rows = table.rows
     mine = np.flatnonzero((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace)
     numbers = (rows["key"][mine] & U(0xFFFFFFFF)).astype(np.int64)

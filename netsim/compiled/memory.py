@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 LINE = 64  # bytes
+_PAGE = 4096
 
 
-def aligned(count: int, dtype: npt.DTypeLike) -> Any:
-    """``count`` zeros."""
+def aligned(count: int, dtype: npt.DTypeLike, *, there: bool = False) -> Any:
+    """``count`` zeros. ``there``: the kernel finds memory for them now, and not packet by packet."""
     size = np.dtype(dtype).itemsize
     room = np.zeros(count * size + LINE, np.uint8)
+    if there:
+        room[::_PAGE] = 0
     start = -room.ctypes.data % LINE
     return room[start : start + count * size].view(dtype)
 
@@ -32,8 +35,8 @@ def padded(fields: list[Any], size: int) -> np.dtype[Any]:
     )  # fmt: skip
 
 
-def longer(array: npt.NDArray[Any], count: int) -> Any:
+def longer(array: npt.NDArray[Any], count: int, *, there: bool = False) -> Any:
     """The same items, and zeros behind them: ``count`` in all."""
-    grown = aligned(count, array.dtype)
+    grown = aligned(count, array.dtype, there=there)
     grown[: len(array)] = array
     return grown

@@ -69,15 +69,15 @@ class FlowStore:
         self.addresses = addresses
         flows = min(max(capacity, 64) + 2, fl.MOST)
         self.state = FlowState(
-            slots=np.zeros(room_for(2 * flows, _OF_FLOWS), np.uint32),
-            outer_slots=np.zeros(room_for(2 * flows, _OF_OUTERS), np.uint32),
-            hot=aligned(flows, fl.HOT),
-            cold=aligned(flows, fl.COLD),
-            rest=aligned(flows, fl.REST),
-            outer=aligned(2 * flows, fl.OUTER),
+            slots=aligned(room_for(2 * flows, _OF_FLOWS), np.uint32, there=True),
+            outer_slots=aligned(room_for(2 * flows, _OF_OUTERS), np.uint32, there=True),
+            hot=aligned(flows, fl.HOT, there=True),
+            cold=aligned(flows, fl.COLD, there=True),
+            rest=aligned(flows, fl.REST, there=True),
+            outer=aligned(2 * flows, fl.OUTER, there=True),
             ends=_ends(256),
             timeouts=np.zeros((fl.SETTINGS, 16), np.uint32),
-            sources=np.zeros(flows // 2, np.uint32),
+            sources=aligned(flows // 2, np.uint32, there=True),
             elsewhere=np.zeros(1024, np.uint64),
             classes=np.zeros(_CLASSES, fl.CLASS),
             profiles=np.zeros(_PROFILES, np.uint32),
@@ -112,11 +112,11 @@ class FlowStore:
             if flows == len(state.hot):
                 raise OverflowError(f"more than {fl.MOST} concurrent flows")
             self.state = state._replace(
-                slots=np.zeros(room_for(2 * flows, _OF_FLOWS), np.uint32),
-                hot=longer(state.hot, flows),
-                cold=longer(state.cold, flows),
-                rest=longer(state.rest, flows),
-                sources=np.zeros(flows // 2, np.uint32),
+                slots=aligned(room_for(2 * flows, _OF_FLOWS), np.uint32, there=True),
+                hot=longer(state.hot, flows, there=True),
+                cold=longer(state.cold, flows, there=True),
+                rest=longer(state.rest, flows, there=True),
+                sources=aligned(flows // 2, np.uint32, there=True),
             )
         index_flows(reference(self.state))
 
@@ -136,7 +136,8 @@ class FlowStore:
             if outers == len(state.outer):
                 raise OverflowError(f"more than {fl.MOST} concurrent tunnel entries")
             self.state = state._replace(
-                outer=longer(state.outer, outers), outer_slots=np.zeros(room_for(outers, _OF_OUTERS), np.uint32)
+                outer=longer(state.outer, outers, there=True),
+                outer_slots=aligned(room_for(outers, _OF_OUTERS), np.uint32, there=True),
             )
         index_outers(reference(self.state))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from netsim.compiled.along import follow
+from netsim.compiled.counter_table import TOGETHER, counted, counters, ungroup
 from netsim.compiled.engine_tables import Results, results
 from netsim.compiled.jit import kernel
 from netsim.compiled.ref import reference
 from netsim.compiled.trails import memo, parts, schedule
-from netsim.compiled.trails.merge import merge
-from netsim.compiled.trails.symbols import Abort, I, Op, Recording, select
+from netsim.compiled.trails.merge import COMMIT, WALK, Plan, merge
+from netsim.compiled.trails.symbols import Abort, Const, I, Op, Recording, select
 from netsim.compiled.trails.tables import Members
 
 pytestmark = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="there is no machine code without a compiler")
@@ -167,3 +169,48 @@ def test_machine_code_computes_what_numpy_does(
             expected[at] for at in range(PACKETS) if at not in left
         ]
         trail.memo.grow()
+
+
+class Counted(NamedTuple):
+    rows: Any
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(0, 4), st.integers(0, 2), st.integers(0, 2)),
+        min_size=PACKETS,
+        max_size=PACKETS,
+    )
+)
+def test_rules_that_are_counted_together(packets: list[tuple[int, int, int, int]]) -> None:
+    """Of three rules each, of which the last mostly, but not always, has the same two before it."""
+    from netsim.compiled.trails.emit import compiled
+
+    columns = Results(*[np.zeros(PACKETS, column.dtype) for column in results(PACKETS)])
+    for number, name in enumerate(("src", "dst", "rules", "flow")):
+        getattr(columns, name)[:] = [packet[number] for packet in packets]
+    table = 7
+    places = [(f"b.{name}", 4, 0, 4, False) for name in ("src", "dst", "rules", "flow")]
+    loads = [Op("load", (0,), place) for place in places]
+    count = Op("count", (5, 2, Const(1), Const(44), 3, 4), ("e.rows", 32, TOGETHER))
+    ops = [Op("input", (), "i"), *loads, Op("or", (1, Const(table << 24))), count]
+    plan = Plan(ops, [PACKETS] * 7, [9] * 7, [WALK] * 6 + [COMMIT])
+    held = counters(128)
+    trail = compiled(plan, Counted(held.rows), columns, columns)
+    refs = reference(Counted(held.rows)), reference(columns), reference(columns)
+    takes, room = np.ones(PACKETS, np.uint8), np.zeros(trail.room, np.int64)
+    assert call(trail.address, *refs, room, takes, PACKETS, 0) == PACKETS
+    expected: Counter[tuple[int, int, int]] = Counter()
+    for namespace, *rules in packets:
+        expected.update((namespace, table, rule) for rule in rules)
+    for again in (False, True):  # all together, and one by one
+        found: Counter[tuple[int, int, int]] = Counter()
+        for namespace, its_table, rule, times, volume in counted(held, ()):
+            assert volume == 44 * times
+            found[namespace, its_table, rule] += times
+        assert found == expected
+        if not again:
+            for namespace in (1, 2, 3):
+                held = ungroup(held, namespace, ())
+            assert not ((held.rows["packets"] > 0) & (held.rows["key"] >> np.uint64(56) >= TOGETHER)).any()

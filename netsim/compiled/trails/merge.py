@@ -10,18 +10,21 @@ and guarded; whatever follows from it is known beforehand. What nobody asks for 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from netsim.compiled.counter_table import GROUPED
+from netsim.compiled.counter_table import GROUPED, TOGETHER
 from netsim.compiled.trails.fold import PLAIN, Folder
+from netsim.compiled.trails.keys import keys
 from netsim.compiled.trails.symbols import Abort, Const, Op, Recording
 from netsim.compiled.trails.tables import CHANGING
 
 WALK, CHECK, COMMIT = range(3)
 EFFECTS = ("store", "insert", "count")
 ASKS = ("absent", "lacks")  # guards that look into flows
+_NOTHING = Op("and", (Const(0), Const(0)))  # in place of an operation that is not needed: it gives 0
 
 
 @dataclass
@@ -112,7 +115,29 @@ def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ..
             op = ops[number]
             base, _ = _namespace_of(op.args[0], ops)
             ops[number] = Op("count", (base, Const(groups.index(group)), *op.args[2:]), (*op.info, GROUPED))
+    _count_together(ops)
     return made
+
+
+def _count_together(ops: list[Op]) -> None:
+    """Rules of one namespace of which each leads to the next, as a Service's to an endpoint's: the last one's counter will
+    do for up to three. Whether it has counted the same ones so far is asked when a packet is counted."""
+    key = [number if one is None else one for number, one in enumerate(keys(ops))]
+    by_place = defaultdict(list)
+    for number, op in enumerate(ops):
+        if op.code == "count" and len(op.info) == 2:
+            where, rule = op.args[:2]
+            if (
+                isinstance(where, int) and isinstance(rule, int) and key[rule] != key[where]
+            ):  # else it is one a namespace
+                by_place[where, op.args[2:]].append(number)
+    for numbers in by_place.values():
+        *others, last = numbers[-3:]
+        if others:
+            rules = [ops[number].args[1] for number in others]
+            ops[last] = Op("count", (*ops[last].args, *rules), (*ops[last].info, TOGETHER))
+            for number in others:
+                ops[number] = _NOTHING
 
 
 def _place_in_list(made: Folder, op: Op, words: list[int], guard: Callable[[Any, bool], None]) -> Any:

@@ -351,10 +351,41 @@ class Values:
         return builder.and_(builder.xor(builder.lshr(value, WORD(32)), builder.lshr(value, WORD(13))), mask)
 
     def _count(self, op: Op) -> ir.Value:
-        path, stride, *_ = op.info
-        builder, packets, volume = self.builder, self[op.args[2]], self[op.args[3]]
-        mask = builder.sub(self.emitter.tables[path, SHAPE], WORD(1))
+        """How many counters are new."""
+        builder, where = self.builder, self[op.args[0]]
+        rule, packets, volume, *others = (self[arg] for arg in op.args[1:])
         key = self.counter_key(op)
+        if not others:
+            return self._add_to(op, *self._counter(op, key), packets, volume)
+        parts = [builder.shl(builder.add(one, WORD(1)), WORD(32 * place)) for place, one in enumerate(others)]
+        also = parts[0] if len(parts) == 1 else builder.or_(*parts)
+        at, fresh = self._counter(op, key)
+        path, stride, *_ = op.info
+        same = builder.icmp_unsigned("==", self.field(path, at, stride, 24, 8), also)
+        one_for_all, each, after = (self.emitter.function.append_basic_block(name) for name in ("all", "each", "after"))
+        builder.cbranch(builder.or_(fresh, same), one_for_all, each)
+        builder.position_at_end(one_for_all)
+        self.put(path, at, stride, 24, 8, also)
+        together = self._add_to(op, at, fresh, packets, volume)
+        builder.branch(after)
+        builder.position_at_end(each)
+        apart: Any = WORD(0)
+        for number in (rule, *others):
+            own = self._counter(op, builder.or_(builder.shl(where, WORD(32)), number))
+            apart = builder.add(apart, self._add_to(op, *own, packets, volume))
+        last = builder.block
+        builder.branch(after)
+        builder.position_at_end(after)
+        found = builder.phi(WORD)
+        found.add_incoming(together, one_for_all)
+        found.add_incoming(apart, last)
+        return found
+
+    def _counter(self, op: Op, key: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Where a counter is, its key written; and is it new?"""
+        path, stride, *_ = op.info
+        builder = self.builder
+        mask = builder.sub(self.emitter.tables[path, SHAPE], WORD(1))
         held: list[ir.Value] = []
 
         def look(at: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -364,6 +395,10 @@ class Values:
 
         at = self._while(self.counter_home(key, path), look)
         self.put(path, at, stride, 0, 8, key)
+        return at, builder.icmp_unsigned("==", held[0], WORD(0))
+
+    def _add_to(self, op: Op, at: ir.Value, fresh: ir.Value, packets: ir.Value, volume: ir.Value) -> ir.Value:
+        path, stride, *_ = op.info
         for offset, more in ((8, packets), (16, volume)):
-            self.put(path, at, stride, offset, 8, builder.add(self.field(path, at, stride, offset, 8), more))
-        return builder.zext(builder.icmp_unsigned("==", held[0], WORD(0)), WORD)
+            self.put(path, at, stride, offset, 8, self.builder.add(self.field(path, at, stride, offset, 8), more))
+        return self.builder.zext(fresh, WORD)

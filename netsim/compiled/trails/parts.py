@@ -8,8 +8,7 @@ the forty that they were found in.
     key ──▶ operations that know of nothing but the key, and their guards ──▶ kept numbers ──▶ the rest of the walk
         └────────────────────────── a row of the memo ──────────────────────┘
 
-Which operations these are is read off the plan: the key is what all ways lead through from the packet to them (in terms of
-compilers: it dominates them).
+Which operations these are is read off the plan (``keys``).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from netsim.compiled.trails.fold import PLAIN
+from netsim.compiled.trails.keys import keys
 from netsim.compiled.trails.memo import KEPT_AT, row_bytes
 from netsim.compiled.trails.merge import WALK, Plan
 from netsim.compiled.trails.symbols import Const, Op
@@ -41,7 +41,7 @@ class Part(NamedTuple):
 def parts(plan: Plan, line: Callable[[Op], Hashable]) -> list[Part]:
     """The parts of a walk. ``line`` names the line of memory that an operation reads, None if it costs nothing."""
     by_key: defaultdict[int, list[int]] = defaultdict(list)
-    for number, key in enumerate(_keys(plan)):
+    for number, key in enumerate(keys(plan.ops)):
         if key is not None and plan.phases[number] == WALK:
             by_key[key].append(number)
     found = []
@@ -50,37 +50,6 @@ def parts(plan: Plan, line: Callable[[Op], Hashable]) -> list[Part]:
         if len(spared) >= WORTH:
             found.append(_part(plan, key, members))
     return found
-
-
-def _keys(plan: Plan) -> list[int | None]:
-    """Of each operation the first on its way from the packet that all its numbers come through; None if there is none."""
-    above: list[int | None] = []  # the nearest such operation
-    depth: list[int] = []
-    keys: list[int | None] = []
-    constant: list[bool] = []  # the same for all packets
-
-    def common(one: int | None, other: int | None) -> int | None:
-        while one != other:
-            if one is None or other is None:
-                return None
-            if depth[one] >= depth[other]:
-                one = above[one]
-            else:
-                other = above[other]
-        return one
-
-    for op in plan.ops:
-        given = [arg for arg in op.args if isinstance(arg, int) and not constant[arg]]
-        constant.append(not given and op.code in ("length", *PLAIN))
-        near: int | None = None
-        if given and not any(plan.ops[arg].code == "input" for arg in given):
-            near = given[0]
-            for arg in given[1:]:
-                near = common(near, arg)
-        above.append(near)
-        depth.append(0 if near is None else depth[near] + 1)
-        keys.append(near if near is None or keys[near] is None else keys[near])
-    return keys
 
 
 def _part(plan: Plan, key: int, members: list[int]) -> Part:

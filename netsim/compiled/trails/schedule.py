@@ -19,6 +19,7 @@ from netsim.compiled.trails.symbols import Const, Op
 
 _SMALL = 1 << 17  # bytes of a table that is in the cache anyway
 _LINE = 64
+_MOST = 3  # lines of a list behind the first
 _FEW = 4  # rows of a table that so few samples differ in are in the cache anyway
 
 
@@ -61,7 +62,7 @@ class Schedule:
         What is loaded before a guard that came before it may be read from a place that makes no sense, and is not used
         then: such places are ``loose``, and kept within their tables."""
         plan, last = self.plan, 0
-        asked: set[Any] = set()
+        asked: set[Line] = set()
         guarded = 0  # the last segment with a guard among the operations so far
         for number, op in enumerate(plan.ops):
             if number in self.members:
@@ -72,10 +73,7 @@ class Schedule:
                 line = self._line(op)
                 if line is not None:
                     at = max(at, self.segment[line.root] + 1)
-                    if line not in asked:
-                        asked.add(line)
-                        self.lines.setdefault(self.segment[line.root], []).append(line)
-                        self.last_use[line.root] = max(self.last_use[line.root], self.segment[line.root])
+                    self._ask(line, self.segment[line.root], op, asked)
                 self.segment[number] = at
                 last = max(last, at)
                 if op.code == "guard":
@@ -89,13 +87,23 @@ class Schedule:
             if plan.phases[number] != WALK:
                 self.segment[number] = self.segments
                 line = self._line(op)
-                if line is not None and plan.phases[line.root] == WALK and line not in asked:
-                    asked.add(line)
-                    self.lines.setdefault(now, []).append(line)
-                    self.last_use[line.root] = max(self.last_use[line.root], now)
+                if line is not None and plan.phases[line.root] == WALK:
+                    self._ask(line, now, op, asked)
             for arg in op.args if number not in self.members else ():
                 if isinstance(arg, int):
                     self.last_use[arg] = max(self.last_use[arg], self.segment[number])
+
+    def _ask(self, line: Line, segment: int, op: Op, asked: set[Line]) -> None:
+        """Ask for a line at the end of a segment, and for those behind it that a list goes on in."""
+        more = 0
+        if op.code == "within":
+            first, last = (self._root(arg) for arg in op.args[:2])
+            more = (last[1] - first[1]) * line.stride // _LINE if first[0] == last[0] else 0
+        for one in (line._replace(shift=line.shift + _LINE * k) for k in range(min(more, _MOST) + 1)):
+            if one not in asked:
+                asked.add(one)
+                self.lines.setdefault(segment, []).append(one)
+        self.last_use[line.root] = max(self.last_use[line.root], segment)
 
     def _recall(self, part: int) -> int:
         """The segment in which a part is looked up."""
