@@ -9,25 +9,18 @@ runs, so that ``--help`` stays instant.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
+
+from netsim import collector
 
 INTERRUPTED, INTERNAL = 130, 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. ``--help`` and wrong usage raise SystemExit, as argparse does.
-
-    The cyclic collector rests meanwhile: a command makes up to millions of values, hardly a cycle among them, and walking
-    them again and again would cost more than half of a large rendering."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    """Run one command; returns the exit code. ``--help`` and wrong usage raise SystemExit, as argparse does."""
+    with collector.resting():
         return _main(argv)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _main(argv: Sequence[str] | None) -> int:

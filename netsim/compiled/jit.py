@@ -52,7 +52,7 @@ _cache()
 def kernel(function: F) -> F:
     """Compile ``function`` at first use, without counting references inside, and keep the result on disk."""
     njit: Any = numba.njit
-    made: F = njit(cache=True, _nrt=False, nogil=True, error_model="numpy")(function)
+    made: F = njit(cache=True, _nrt=False, nogil=True, error_model="numpy", no_cfunc_wrapper=True)(function)
     return made
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from llvmlite import binding
 from numba.core import types
 
+from netsim import collector
 from netsim.compiled import along, flows, machine, units
 from netsim.compiled import commit_kernels as commit
 from netsim.compiled import engine_kernels as engine
@@ -138,7 +139,8 @@ def link(
     if help_with and not done.exists() and len(os.sched_getaffinity(0)) > 1:
         helper = subprocess.Popen(help_with, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        ready(units, told)
+        with collector.resting():
+            ready(units, told)
     finally:
         if helper is not None:
             helper.kill()

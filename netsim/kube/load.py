@@ -6,7 +6,6 @@ controllers work. A dump is stored state: status, uid and ownerReferences are ke
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from netsim import collector
 from netsim.errors import InputError, Problem, Source
 from netsim.kube import decode, defaults, json_reader, text
 from netsim.kube.convert import convert
@@ -54,9 +54,7 @@ def load(
     Raises InputError with every problem of the whole input, unless ``lenient``: then what is wrong is left out and told
     in ``refused``. ``progress`` is called with a file's name and the number of its objects so far.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # hundreds of thousands of live dicts: the collector would do nothing but walk them
-    try:
+    with collector.resting():
         loader = _Loader(namespace or "default", progress)
         for file in text.read(paths, recursive=recursive, stdin=stdin):
             if isinstance(file, Problem):
@@ -64,9 +62,6 @@ def load(
             else:
                 loader.read(file)
         loader.finish()
-    finally:
-        if collecting:
-            gc.enable()
     if loader.result.refused and not lenient:
         raise InputError(loader.result.refused)
     return loader.result
@@ -75,14 +70,9 @@ def load(
 def store(loaded: Loaded) -> Store:
     """A store that holds ``loaded`` (in which no two objects share kind, namespace and name)."""
     result = Store()
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with collector.resting():
         for item in loaded.objects:
             result.put(item)
-    finally:
-        if collecting:
-            gc.enable()
     return result
 
 
