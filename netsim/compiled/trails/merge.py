@@ -21,6 +21,7 @@ from netsim.compiled.trails.keys import keys
 from netsim.compiled.trails.symbols import Abort, Const, Op, Recording
 from netsim.compiled.trails.tables import CHANGING
 
+Guard = Callable[[Any, bool], None]
 WALK, CHECK, COMMIT = range(3)
 EFFECTS = ("store", "insert", "count")
 ASKS = ("absent", "lacks")  # guards that look into flows
@@ -93,7 +94,8 @@ def _folded(samples: Sequence[Recording], groups: list[tuple[tuple[int, int], ..
                 now.append(same)
                 continue
         if op.code == "within":
-            now.append(_place_in_list(made, Op(op.code, args, op.info), words, guard))
+            rows = [one.rows.get(place) for one in samples]
+            now.append(_place_in_list(made, Op(op.code, args, op.info), words, rows, guard))
             continue
         if op.code == "count":
             base, table = _namespace_of(args[0], ops)
@@ -140,16 +142,37 @@ def _count_together(ops: list[Op]) -> None:
                 ops[number] = _NOTHING
 
 
-def _place_in_list(made: Folder, op: Op, words: list[int], guard: Callable[[Any, bool], None]) -> Any:
-    """A row of a namespace's list. Where it is the same one of each list for all samples, what comes of it follows from the
-    list alone."""
-    number, start = made.emit(op, words), op.args[0]
+def _place_in_list(
+    made: Folder, op: Op, words: list[int], rows: list[list[tuple[int, int, int]] | None], guard: Guard
+) -> Any:
+    """A row of a namespace's list of prefixes: the first that an address is in. Where it is the same one of each list for
+    all samples, the row follows from the list alone, and so do those before it, with which the address is compared:
+    ``rows`` of each sample, (hi, lo, length) each."""
+    start, end, hi, lo = op.args
     places = {found - first for found, first in zip(words, made.words_of(start))}
-    if len(places) > 1 or isinstance(start, Const):
-        return number
-    place = Const(places.pop())
-    guard(made.plain("eq", made.plain("sub", number, start), place), True)
-    return made.plain("add", start, place)
+    counts = {last - first for last, first in zip(made.words_of(end), made.words_of(start))}
+    lengths = {tuple(length for _, _, length in held) for held in rows if held is not None}
+    if isinstance(start, Const) or None in rows or len(places) * len(counts) * len(lengths) != 1:
+        return made.emit(op, words)
+    place = places.pop()
+    guard(made.plain("eq", made.plain("sub", end, start), Const(counts.pop())), True)
+    path, stride, offsets = op.info
+    for number, length in enumerate(lengths.pop()):
+        at = made.plain("add", start, Const(number))
+        row = [
+            made.emit(
+                Op("load", (at,), (path, stride, offset, size, False)), [held[number][part] for held in rows if held]
+            )
+            for part, (offset, size) in enumerate(zip(offsets, (8, 8, 4)))
+        ]
+        guard(made.plain("eq", row[2], Const(length)), True)
+        inside: Any = Const(1)
+        for given, its, bits in ((hi, row[0], min(length, 64)), (lo, row[1], length - 64)):
+            if bits > 0:
+                same = (made.plain("lshr", one, Const(64 - bits)) for one in (given, its))
+                inside = made.plain("and", inside, made.plain("eq", *same))
+        guard(inside, number == place)
+    return made.plain("add", start, Const(place))
 
 
 def _namespace_of(where: Any, ops: list[Op]) -> tuple[Any, int]:

@@ -225,6 +225,9 @@ def _fib_slot(F: Any, hi: Any, lo: Any, base: Any, length: Any) -> Any:
     return _TYPES[np.int64](-1) if F.slot[at]["count"] == 0 else _TYPES[np.int64](at)
 
 
+_SHORT = 16  # rows of a list that may be compared one by one
+
+
 def _first_inside(F: Any, hi: Any, lo: Any, at: Any, end: Any) -> Any:
     prefixes = F.prefix
     held, first, last = prefixes.array, word_of(at), word_of(end)
@@ -237,7 +240,11 @@ def _first_inside(F: Any, hi: Any, lo: Any, at: Any, end: Any) -> Any:
     recording = prefixes.recording
     fields = tuple(prefixes.array.dtype.fields[name][1] for name in ("hi", "lo", "length"))
     op = Op("within", tuple(recording.arg(one) for one in (at, end, hi, lo)), (prefixes.path, prefixes.stride, fields))
-    return recording.symbol(op, found, I, 32)
+    made = recording.symbol(op, found, I, 32)
+    if last - first <= _SHORT:
+        looked_at = held[first : min(found + 1, last)]
+        recording.rows[made.number] = [(int(row["hi"]), int(row["lo"]), int(row["length"])) for row in looked_at]
+    return made
 
 
 def _device_row(F: Any, namespace: Any, device: Any) -> Any:

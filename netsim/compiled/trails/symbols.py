@@ -62,6 +62,9 @@ class Recording:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.words: list[int] = []  # what each operation gave
+        self.rows: dict[
+            int, list[tuple[int, int, int]]
+        ] = {}  # that a search of a short list has looked at: see ``within``
         self._known: dict[Op, int] = {}
         self._settled: set[tuple[int, bool]] = set()
         self.effects = 0  # stores so far: what is loaded from then on may be what they wrote
