@@ -197,9 +197,7 @@ class World:
 
     def join(self, device: int, wire: int) -> None:
         """Let a veth or bridge read what is ``RESOLVED`` on a wire, which goes by a name's number. 0: on none."""
-        if self._device.array[device]["segment"] != wire:
-            self._device.array[device]["segment"] = wire
-            self.edits += 1
+        self._device.array[device]["segment"] = wire
 
     def leave_wires(self) -> None:
         """No veth or bridge is on a wire any more."""

@@ -85,6 +85,7 @@ class Wires:
         self._supply([*self._neighbours(wire, found), *self._ports(scene, found)])
         for station in found:
             self._join(station.space, station.link, station.answers, wire)
+        self.tables.edits += 1  # of devices that packets have passed
         return True
 
     def _bridge_of(self, space: Namespace, link: Link) -> Place | None:

@@ -17,6 +17,7 @@ from netsim.lab.probes import Manner, Probe
 from netsim.lab.stories import Names, Story, Storyteller
 from netsim.lab.turns import Client, Turn, packets, turns
 from netsim.linux.network import Network
+from netsim.packet.codec import wire_length
 from netsim.packet.model import Packet
 
 # "No route" errors (ip_error) are limited per router and sender to a burst of 5, then one a second, for the whole machine
@@ -158,6 +159,7 @@ def _masquerades(state: State) -> bool:
 
 
 def _apart(one: list[tuple[RuleKey, Packet]], other: list[tuple[RuleKey, Packet]]) -> set[RuleKey]:
-    """The rules that do not match equally often in both."""
-    first, second = (Counter(key for key, _ in rules) for rules in (one, other))
-    return set((first - second) + (second - first))
+    """The rules that do not match equally often in both, or other packets: of two that go two ways, which one goes which is
+    not to be seen from outside, but their bytes are counted."""
+    first, second = (Counter((key, wire_length(packet)) for key, packet in rules) for rules in (one, other))
+    return {key for key, _ in (first - second) + (second - first)}

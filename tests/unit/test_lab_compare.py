@@ -11,14 +11,14 @@ import pytest
 
 from netsim.interpreter import Disposition, LocalOrigin, trace
 from netsim.interpreter.counters import RuleKey, matched
-from netsim.lab import draws, ruletrace
+from netsim.lab import draws, expected, ruletrace
 from netsim.lab.compare_conntrack import line, told
 from netsim.lab.probes import Probe
 from netsim.lab.rule_counters import Account
 from netsim.lab.stories import Names
 from netsim.linux.conntrack_text import parse_entry
 from netsim.packet.address import Family, ip
-from netsim.packet.model import Packet, Proto, Tcp
+from netsim.packet.model import Packet, Proto, Tcp, Udp
 from tests.support.interpreter_worlds import cluster
 
 TUNNELS = frozenset({8472, 8285})
@@ -185,3 +185,14 @@ def test_frequencies_have_a_bound(counted: tuple[int, int], fits: bool) -> None:
     ways: Any = [SimpleNamespace(probability=Fraction(1, 2))] * 2
     probe = Probe("p", "pod/a/b", ip("10.0.0.1"), Proto.TCP, 80)
     assert draws.frequencies(probe, ways, counted)[1] is fits
+
+
+def test_of_ways_that_look_alike_the_bytes_must_be_alike_too() -> None:
+    first, second = (RuleKey("node/n1", Family.IPV6, "mangle", chain, 0) for chain in ("OUTPUT", "POSTROUTING"))
+    short, long = (
+        Packet(src=ip("fd00::1"), dst=ip("fd00::2"), proto=Proto.UDP, body=Udp(1, 2, bytes(size))) for size in (0, 40)
+    )
+    one = [(first, short), (second, short), (second, long)]
+    assert not expected._apart(one, [(second, long), (second, short), (first, short)])
+    assert expected._apart(one, [(first, long), (second, short), (second, long)]) == {first}
+    assert expected._apart(one, [(second, short), (second, long)]) == {first}

@@ -39,11 +39,13 @@ class Memo:
         self.directory: npt.NDArray[np.int64] = aligned(max(WORDS * len(self.sizes), 1), np.int64)
         self._rows: list[Any] = [None] * len(self.sizes)
         self._bits = [_FIRST] * len(self.sizes)
-        self.clear()
-
-    def clear(self) -> None:
         for part in range(len(self.sizes)):
             self._begin(part)
+
+    def clear(self) -> None:
+        for part, bits in enumerate(self._bits):
+            if self.directory[WORDS * part + ROOM] != _room(bits):
+                self._begin(part)
 
     def grow(self) -> None:
         """Give parts that are full more rows; what they held is worked out anew."""
@@ -55,8 +57,9 @@ class Memo:
     def _begin(self, part: int) -> None:
         bits = self._bits[part]
         rows = self._rows[part] = aligned(self.sizes[part] << bits, np.uint8)
-        self.directory[WORDS * part : WORDS * part + 3] = rows.ctypes.data, 64 - bits, 5 << bits >> 3
+        self.directory[WORDS * part : WORDS * part + 3] = rows.ctypes.data, 64 - bits, _room(bits)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(rows.nbytes for rows in self._rows)
+
+def _room(bits: int) -> int:
+    """Rows that may be begun of so many: searches are short as long as a few are free."""
+    return 5 << bits >> 3

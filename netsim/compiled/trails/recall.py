@@ -1,7 +1,7 @@
 """Parts of a trail as machine code (``parts``, ``memo``): look up what has been worked out for a key, or work it out.
 
-row of the key ─┬─ KEPT ──────────────────────────▶ its numbers ─┬──▶ the rest of the segment
-                └─ else ─▶ the members, in order ─▶ the row, BEGUN┘      … end of the walk: the row is KEPT
+row of the key ─┬─ KEPT ───────────────────────────────────┬─▶ its numbers, where the rest of the trail asks for them
+                └─ else ─▶ the members, in order ─▶ BEGUN ─┘   … at the end of the walk: KEPT
 """
 
 from __future__ import annotations
