@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from netsim.compiled.fast_kernels import flow_of
-from netsim.compiled.jit import Int
+from netsim.compiled.jit import Int, kernel
 from netsim.compiled.journey import TRAIL_BLOCK
 from netsim.compiled.unit import unit
 
@@ -81,3 +81,17 @@ def along(e: Any, x: Any, b: Any, o: Any, i: Int, stop: Int, serial: Int) -> Int
             return np.int64(1)
     held[PASSED] += 1
     return np.int64(0)
+
+
+@kernel
+def try_out(address: Int, e: Any, b: Any, o: Any, room: Any, takes: Any, goes: Any, serial: Int, seed: Int) -> None:
+    """Which packets would stay on a trail, of those that ``goes`` has 1 for: the others get 0, and so does one of each block
+    (nothing is committed that way). ``serial``: of packet 0."""
+    for first in range(0, len(goes), TRAIL_BLOCK):
+        count = min(TRAIL_BLOCK, len(goes) - first)
+        for k in range(count):
+            takes[k] = goes[first + k]
+        takes[0] = 0
+        follow(address, e, b, o, room, takes, first, np.int64(count), serial + first, seed, np.int64(0))
+        for k in range(count):
+            goes[first + k] = takes[k]

@@ -6,25 +6,30 @@ Recording and compiling a trail takes a second or two, as long as the slow path 
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from netsim.compiled.along import ADDRESSES, COUNT
-from netsim.compiled.engine_tables import Columns, Engine, results
-from netsim.compiled.journey import TRAIL_WORDS, Scratch
-from netsim.compiled.ref import unchanged
+from netsim.compiled.along import ADDRESSES, COUNT, try_out
+from netsim.compiled.engine_tables import Columns, Engine, Results, results
+from netsim.compiled.journey import TRAIL_BLOCK, TRAIL_WORDS, Scratch
+from netsim.compiled.ref import reference, unchanged
 
 if TYPE_CHECKING:
     from netsim.compiled.trails.emit import Trail
-    from netsim.compiled.trails.symbols import Op
+    from netsim.compiled.trails.symbols import Op, Recording
 
 _WAIT = 100_000  # first packets on the slow path before it is worth the time
 _SAMPLES = 24
 _TRIES = 8  # packets looked at for each sample
 _SHARE = 6  # samples that a trail must be for
 _MOST = TRAIL_WORDS - ADDRESSES
+_LESSONS = 3  # times that a trail is laid again for packets that have left it though they are of its kind
+_TRIED = 1 << 14  # packets that it is tried with
+_ASKED = 24  # of those that have left it
 
 
 class Trailblazer:
@@ -70,10 +75,8 @@ class Trailblazer:
     ) -> None:
         """Record some of a batch's packets that no flow knows (``first``), and compile what several of them have in common.
         ``groups`` of rules that their trails count together are added to."""
-        from netsim.compiled.trails.emit import compiled
-        from netsim.compiled.trails.merge import merge
         from netsim.compiled.trails.record import record
-        from netsim.compiled.trails.symbols import Abort, Recording
+        from netsim.compiled.trails.symbols import Abort
 
         if len(first) < self.samples:
             self.waiting = self.wait // 2  # a batch of answers, say: soon again
@@ -91,25 +94,75 @@ class Trailblazer:
                 continue  # a fact is still missing, as most are in a cluster that nobody has walked; or it is no trail's
             alike[tuple(recorded.ops)].append(recorded)
             found += 1
-        for samples in sorted(alike.values(), key=len, reverse=True)[: self.most - len(self.laid)]:
+        for kind, samples in sorted(alike.items(), key=lambda one: -len(one[1]))[: self.most - len(self.laid)]:
             if len(samples) < self.share:
                 break
+            sampled = _Samples(e, b, o, serial, seed, first, kind, samples)
             try:
-                plan = merge(samples, groups)
+                self._lay(sampled, groups)
             except Abort:
                 continue
-            if plan.ops in self._plans:
-                continue  # other packets have left it
-            made = compiled(plan, e, b, o)
-            self._plans.append(plan.ops)
-            self.laid.append(made)
-            if 2 * made.room > len(self.room):
-                self.room = np.zeros(2 * made.room, np.int64)
         if not self.laid:
             self.wait *= 2
+
+    def _lay(self, sampled: _Samples, groups: list[tuple[tuple[int, int], ...]]) -> None:
+        """Abort if it cannot be a trail."""
+        from netsim.compiled.trails.emit import compiled
+        from netsim.compiled.trails.merge import merge
+
+        plan = merge(sampled.samples, groups)
+        if plan.ops in self._plans:
+            return  # other packets have left it
+        made = compiled(plan, sampled.e, sampled.b, sampled.o)
+        for _ in range(_LESSONS):
+            if not sampled.learn(made):
+                break
+            plan = merge(sampled.samples, groups)
+            made = compiled(plan, sampled.e, sampled.b, sampled.o)
+        self._plans.append(plan.ops)
+        self.laid.append(made)
+        if 2 * made.room > len(self.room):
+            self.room = np.zeros(2 * made.room, np.int64)
 
     def lay(self, x: Scratch) -> Scratch:
         """The scratch that knows these trails."""
         x.trails[COUNT] = len(self.laid)
         x.trails[ADDRESSES : ADDRESSES + len(self.laid)] = [trail.address for trail in self.laid]
         return x._replace(room=self.room)
+
+
+@dataclass
+class _Samples:
+    """Recordings of one kind of packets of a batch, whose ``first`` ones (numbers) no flow knows."""
+
+    e: Engine
+    b: Columns
+    o: Results
+    serial: int
+    seed: int
+    first: npt.NDArray[np.int64]
+    kind: tuple[Op, ...]
+    samples: list[Recording]
+
+    def learn(self, trail: Trail) -> bool:
+        """Try the trail with the batch. What all samples had in common, and some other packets of their kind have not, makes
+        those leave it: they become samples too. False if there are none."""
+        from netsim.compiled.trails.record import record
+        from netsim.compiled.trails.symbols import Abort
+
+        goes = np.zeros(min(len(self.b.src), _TRIED), np.uint8)
+        goes[self.first[self.first < len(goes)]] = 1
+        goes[::TRAIL_BLOCK] = 0
+        left = goes.copy()
+        tables = reference(self.e), reference(self.b), reference(self.o)
+        room, takes = np.zeros(trail.room, np.int64), np.zeros(TRAIL_BLOCK, np.uint8)
+        try_out(trail.address, *tables, room, takes, goes, self.serial, self.seed)
+        found = 0
+        numbers = np.flatnonzero(left != goes)
+        for at in numbers[:: -(-len(numbers) // _ASKED) or 1].tolist():
+            with suppress(Abort):
+                recorded = record(self.e, self.b, self.o, at, self.serial + at, self.seed)
+                if tuple(recorded.ops) == self.kind:
+                    self.samples.append(recorded)
+                    found += 1
+        return found > 0

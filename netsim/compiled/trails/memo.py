@@ -37,7 +37,7 @@ class Memo:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
         self.directory: npt.NDArray[np.int64] = aligned(max(WORDS * len(self.sizes), 1), np.int64)
-        self._rows: list[Any] = [None] * len(self.sizes)
+        self._rows: list[Any] = [None] * len(self.sizes)  # (rows, bytes) each
         self._bits = [_FIRST] * len(self.sizes)
         for part in range(len(self.sizes)):
             self._begin(part)
@@ -48,16 +48,37 @@ class Memo:
                 self._begin(part)
 
     def grow(self) -> None:
-        """Give parts that are full more rows; what they held is worked out anew."""
+        """Give parts that are full twice the rows."""
         for part, bits in enumerate(self._bits):
             if self.directory[WORDS * part + ROOM] <= 0 and bits < _MOST:
+                held = self._rows[part]
                 self._bits[part] = bits + 1
                 self._begin(part)
+                self._move(part, held[_state(held) == KEPT])
 
     def _begin(self, part: int) -> None:
-        bits = self._bits[part]
-        rows = self._rows[part] = aligned(self.sizes[part] << bits, np.uint8)
+        bits, size = self._bits[part], self.sizes[part]
+        rows = self._rows[part] = aligned(size << bits, np.uint8).reshape(-1, size)
         self.directory[WORDS * part : WORDS * part + 3] = rows.ctypes.data, 64 - bits, _room(bits)
+
+    def _move(self, part: int, held: npt.NDArray[np.uint8]) -> None:
+        """Put rows where searches find them: all at once where they belong, what finds that taken one place further, …"""
+        rows, bits = self._rows[part], self._bits[part]
+        self.directory[WORDS * part + ROOM] -= len(held)
+        with np.errstate(over="ignore"):
+            homes = held[:, :8].copy().view(np.uint64)[:, 0] * np.uint64(SPREAD) >> np.uint64(64 - bits)
+        places, waiting = homes.astype(np.int64), np.arange(len(held))
+        while len(waiting):
+            first = np.unique(places[waiting], return_index=True)[1]
+            first = first[_state(rows)[places[waiting[first]]] == FREE]
+            chosen = waiting[first]
+            rows[places[chosen]] = held[chosen]
+            waiting = np.delete(waiting, first)
+            places[waiting] = (places[waiting] + 1) & (1 << bits) - 1
+
+
+def _state(rows: npt.NDArray[np.uint8]) -> Any:
+    return rows[:, STATE_AT : STATE_AT + 4].view(np.uint32)[:, 0]
 
 
 def _room(bits: int) -> int:
