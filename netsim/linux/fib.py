@@ -270,12 +270,15 @@ class Fib:
     def _direct(self, table: _Table, gateway: IPAddress, device: str | None) -> tuple[str | None] | None:
         """What ``table`` says of a next hop: (device,), or (None,) if it is no neighbour there; None: nothing, ask on.
 
-        IPv4 passes over routes of global scope, which lead to gateways or errors; IPv6 takes them for an answer."""
+        IPv4 passes over routes of global scope, which lead to gateways or errors; IPv6 takes them for an answer, unless a
+        device is asked for: its error routes lead to lo."""
         for route in table.matching(int(gateway)):
-            if route.type is RouteType.THROW:
-                return None
+            if gateway.version == 6 and device not in (None, "lo") and route.type in {*_ERRORS, RouteType.THROW}:
+                continue
             if gateway.version == 4 and SCOPES.get(route.scope, 0) < SCOPES["link"]:
                 continue
+            if route.type is RouteType.THROW:
+                return None
             if route.type in _ERRORS or (gateway.version == 4 and route.type not in _REACHABLE):
                 return (None,)
             for hop in route.nexthops or (NextHop(route.gateway, route.device),):

@@ -6,6 +6,7 @@ the same bytes; ``ip route get`` answers the same for addresses in and around ev
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import subprocess
@@ -224,3 +225,33 @@ def in_tables(lines: list[str]) -> dict[str, list[str]]:
             name = found[1] if found else "main"
         tables.setdefault(name, []).append(line)
     return tables
+
+
+@pytest.mark.parametrize("table", [TABLE_MAIN, 100])
+@pytest.mark.parametrize("error", [RouteType.UNREACHABLE, RouteType.BLACKHOLE, RouteType.PROHIBIT, RouteType.THROW])
+def test_an_error_route_leads_to_lo_and_hides_no_gateway_behind_another_device(error: RouteType, table: int) -> None:
+    gateway = ipaddress.IPv6Address("fd00:0:0:1::7")
+    prefixes = [ipaddress.IPv6Network(text) for text in ("fd00::/62", "fd00::/8", "fd77::/64", "fd78::/64")]
+    routes = (
+        Route(prefixes[0], type=error, table=table),
+        Route(prefixes[1], device="d2", table=table),
+        Route(prefixes[2], gateway=gateway, device="d2", table=table),
+        Route(prefixes[3], gateway=gateway, table=table),
+    )
+    world = World(Family.IPV6, (), routes, (), forwarding=True)
+    _, log = accepted(world)
+    assert [why for _, why in log] == [None, None, None, "No route to host"]
+    assert kernel(world, [command for command, _ in log], []).refused == {3}
+
+
+def test_a_throw_route_of_global_scope_hides_no_gateway() -> None:
+    """IPv4 looks among routes of scope link alone for who reaches a gateway, before it sees what type they are."""
+    routes = (
+        Route(ipaddress.IPv4Network("10.0.4.0/24"), type=RouteType.THROW, metric=10),
+        Route(ipaddress.IPv4Network("0.0.0.0/0"), device="d1", scope="link", metric=10),
+        Route(ipaddress.IPv4Network("10.0.2.128/25"), gateway=ipaddress.IPv4Address("10.0.4.3"), metric=10),
+    )
+    world = World(Family.IPV4, (), routes, (), forwarding=True)
+    _, log = accepted(world)
+    assert [why for _, why in log] == [None] * 3
+    assert not kernel(world, [command for command, _ in log], []).refused

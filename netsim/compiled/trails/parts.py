@@ -13,7 +13,7 @@ Which operations these are is read off the plan (``keys``).
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
@@ -54,14 +54,8 @@ def parts(plan: Plan, line: Callable[[Op], Hashable]) -> list[Part]:
 
 def _part(plan: Plan, key: int, members: list[int]) -> Part:
     inside = set(members)
-    wanted = Counter(
-        arg
-        for number, op in enumerate(plan.ops)
-        if number not in inside
-        for arg in op.args
-        if isinstance(arg, int) and arg in inside
-    )
-    kept = set(wanted)
+    others = (op for number, op in enumerate(plan.ops) if number not in inside)
+    kept = {arg for op in others for arg in op.args if isinstance(arg, int) and arg in inside}
     for number in sorted(kept, reverse=True):  # what little makes from others need not be kept
         again = _again(plan, number, inside, kept - {number}, _CHEAP)
         if again is not None:

@@ -66,8 +66,10 @@ class Schedule:
         guarded = 0  # the last segment with a guard among the operations so far
         for number, op in enumerate(plan.ops):
             if number in self.members:
-                self.segment[number] = self._recall(self.members[number])
-                last = max(last, self.segment[number])
+                at = self.segment[number] = self._recall(self.members[number])
+                last = max(last, at)
+                if op.code == "guard":
+                    guarded = max(guarded, at)
             elif plan.phases[number] == WALK:
                 at = max([self.segment[arg] for arg in op.args if isinstance(arg, int)], default=0)
                 line = self._line(op)
