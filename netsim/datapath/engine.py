@@ -46,7 +46,7 @@ from netsim.datapath.joined import JoinedState
 from netsim.datapath.renewal import close_ways, forgotten_lists, renewal_between
 from netsim.datapath.store import MS, FlowStore
 from netsim.datapath.supply import Supply
-from netsim.datapath.trailblazer import Trailblazer
+from netsim.datapath.trailblazer import GLANCE, Trailblazer
 from netsim.errors import InputError, Problem, UsageError
 from netsim.interpreter.explore import Replay, run_once
 from netsim.interpreter.origin import LocalOrigin, Origin
@@ -282,8 +282,13 @@ class Datapath:
         return self._candidates
 
     def _seek_trails(self, batch: Batch, columns: Any, candidates: Any) -> None:
-        """Where first packets go by the thousand, find the trails that they could take."""
-        look_up(reference(self.store.state), columns, self._hashes, candidates, 0, len(batch))
+        """Where first packets go by the thousand, find the trails that they could take. Whether this is such a batch, or one
+        of answers, its beginning tells."""
+        flows, glance = reference(self.store.state), min(GLANCE, len(batch))
+        look_up(flows, columns, self._hashes, candidates, 0, glance)
+        if np.count_nonzero(candidates[:glance] == 0) < min(self.trails.samples, glance):
+            return
+        look_up(flows, columns, self._hashes, candidates, 0, len(batch))
         unknown = candidates[: len(batch)] == 0
         unknown[list(batch.extra)] = False
         first = np.flatnonzero(unknown)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _WAIT = 100_000  # first packets on the slow path before it is worth the time
 _SAMPLES = 24
+GLANCE = 512  # packets of a batch that are looked at before all are
 _TRIES = 8  # packets looked at for each sample
 _SHARE = 6  # samples that a trail must be for
 _MOST = TRAIL_WORDS - ADDRESSES
@@ -79,7 +80,6 @@ class Trailblazer:
         from netsim.compiled.trails.symbols import Abort
 
         if len(first) < self.samples:
-            self.waiting = self.wait // 2  # a batch of answers, say: soon again
             return
         self.waiting = 0
         alike: defaultdict[Any, list[Recording]] = defaultdict(list)
