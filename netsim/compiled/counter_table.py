@@ -21,6 +21,7 @@ U = np.uint64
 
 # Of rules that packets on a trail match together, all are counted by one record. In place of a table: the rule's number is
 # that of a group of rules. Or added to the table: the record says which two others have matched with this one each time.
+# So a record of one rule alone has a table below ``GROUPED``.
 GROUPED, TOGETHER = 15, 16
 
 COUNTER = np.dtype([("key", "u8"), ("packets", "u8"), ("bytes", "u8"), ("also", "u4", 2)])  # ``also``: rule + 1, or 0
@@ -74,9 +75,7 @@ def _rules(row: Any, groups: Groups) -> Iterable[tuple[int, int]]:
 def ungroup(table: Counters, namespace: int, groups: Groups) -> Counters:
     """The same table, or a larger one, in which each rule of a namespace has a counter of its own."""
     rows = table.rows
-    mine = np.flatnonzero(
-        ((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace) & ((rows["key"] >> U(56)) >= min(GROUPED, TOGETHER))
-    )
+    mine = np.flatnonzero(((rows["key"] >> U(32)) & U(0xFFFFFF) == namespace) & ((rows["key"] >> U(56)) >= GROUPED))
     held = rows[mine].tolist()
     for name in ("packets", "bytes"):
         rows[name][mine] = 0

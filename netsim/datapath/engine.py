@@ -247,7 +247,6 @@ class Datapath:
                     at += 1
                     continue
                 engine = self.engine()
-                self.trails.look_again(self._tables(), self.world.edits)
                 if at >= end:
                     end = min(at + _SEGMENT, len(batch))
                     if threaded:
@@ -270,8 +269,8 @@ class Datapath:
             self.clock = int(batch.time[-1])
             self.state.now = _seconds(self.clock)
         others, interpreted = int(np.count_nonzero(made.how)), int(np.count_nonzero(made.how == INTERPRETED))
-        passed = int(self._scratch.trails[PASSED] - before)
-        self.trails.waiting += passed if self.trails.laid else others - interpreted
+        slow = int(self._scratch.trails[PASSED] - before) if self.trails.laid else others - interpreted
+        self.trails.waiting += slow
         self.paths.update({"fast": len(batch) - others, "slow": others - interpreted, "interpreter": interpreted})
         return Result(made)
 
@@ -383,8 +382,9 @@ class Datapath:
         return Columns(*[plain(getattr(batch, name)) for name in Columns._fields])
 
     def engine(self) -> Any:
-        """The tables as kernels take them, now."""
+        """The tables as kernels take them, now; what trails remember of earlier ones is forgotten."""
         tables = self._tables()
+        self.trails.look_again(tables, self.world.edits)
         if self._held is None or not unchanged(self._held[0], tables):
             self._held = tables, reference(tables)
         return self._held[1]

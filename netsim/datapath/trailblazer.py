@@ -34,15 +34,15 @@ _ASKED = 24  # of those that have left it
 
 
 class Trailblazer:
-    """``waiting``: packets that have taken the slow path since trails were last sought; ``wait``: how many it takes. Of
-    ``samples`` packets, ``share`` must have a way in common; there are ``most`` trails."""
+    """``waiting``: packets that have taken the slow path since trails were last sought, once there are trails only those
+    that no flow knew; ``wait``: how many it takes. Of ``samples`` packets, ``share`` must have a way in common; there are
+    ``most`` trails."""
 
     def __init__(self) -> None:
         self.waiting = 0
         self.wait, self.samples, self.share, self.most = _WAIT, _SAMPLES, _SHARE, _MOST
         self.room: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self.laid: list[Trail] = []
-        self._plans: list[list[Op]] = []
         self._known: Any = None  # the tables that trails remember something of
         self._edits = 0
 
@@ -51,7 +51,7 @@ class Trailblazer:
 
     def forget(self) -> None:
         """The cluster has changed: what trails take for granted may not be so."""
-        self.laid, self._plans = [], []
+        self.laid = []
         self.waiting = 0
 
     def look_again(self, e: Engine, edits: int) -> None:
@@ -99,27 +99,25 @@ class Trailblazer:
                 break
             sampled = _Samples(e, b, o, serial, seed, first, kind, samples)
             try:
-                self._lay(sampled, groups)
+                self._blaze(sampled, groups)
             except Abort:
                 continue
         if not self.laid:
             self.wait *= 2
 
-    def _lay(self, sampled: _Samples, groups: list[tuple[tuple[int, int], ...]]) -> None:
+    def _blaze(self, sampled: _Samples, groups: list[tuple[tuple[int, int], ...]]) -> None:
         """Abort if it cannot be a trail."""
         from netsim.compiled.trails.emit import compiled
         from netsim.compiled.trails.merge import merge
 
         plan = merge(sampled.samples, groups)
-        if plan.ops in self._plans:
+        if any(plan.ops == trail.plan.ops for trail in self.laid):
             return  # other packets have left it
         made = compiled(plan, sampled.e, sampled.b, sampled.o)
         for _ in range(_LESSONS):
             if not sampled.learn(made):
                 break
-            plan = merge(sampled.samples, groups)
-            made = compiled(plan, sampled.e, sampled.b, sampled.o)
-        self._plans.append(plan.ops)
+            made = compiled(merge(sampled.samples, groups), sampled.e, sampled.b, sampled.o)
         self.laid.append(made)
         if 2 * made.room > len(self.room):
             self.room = np.zeros(2 * made.room, np.int64)

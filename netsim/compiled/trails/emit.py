@@ -140,9 +140,10 @@ class Emitter:
 
 
 class Trail(NamedTuple):
-    """Machine code, to be called by ``along.follow`` as long as ``engine`` and ``memo`` are held, with ``room`` words of
-    scratch."""
+    """Machine code for ``plan``, to be called by ``along.follow`` as long as ``engine`` and ``memo`` are held, with ``room``
+    words of scratch."""
 
+    plan: Plan
     address: int
     room: int
     memo: Memo
@@ -165,4 +166,4 @@ def compiled(plan: Plan, e: Any, b: Any, o: Any) -> Trail:
     builder.getModulePassManager().run(module, builder)
     engine = binding.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    return Trail(engine.get_function_address(name), emitter.schedule.room * BLOCK, emitter.memo, engine)
+    return Trail(plan, engine.get_function_address(name), emitter.schedule.room * BLOCK, emitter.memo, engine)

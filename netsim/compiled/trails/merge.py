@@ -129,9 +129,8 @@ def _count_together(ops: list[Op]) -> None:
     for number, op in enumerate(ops):
         if op.code == "count" and len(op.info) == 2:
             where, rule = op.args[:2]
-            if (
-                isinstance(where, int) and isinstance(rule, int) and key[rule] != key[where]
-            ):  # else it is one a namespace
+            # A rule that follows from its namespace has one counter in each anyway.
+            if isinstance(where, int) and isinstance(rule, int) and key[rule] != key[where]:
                 by_place[where, op.args[2:]].append(number)
     for numbers in by_place.values():
         *others, last = numbers[-3:]

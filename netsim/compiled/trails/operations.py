@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
+from netsim.compiled.counter_table import COUNTER
 from netsim.compiled.flow_index import TAG, TOMB
 from netsim.compiled.flow_records import NUMBER
 from netsim.compiled.hashmap import LOWER, UPPER
@@ -22,6 +23,8 @@ POINTER = BYTE.as_pointer()
 ASKED = [ir.IntType(32)(number) for number in (0, 2, 1)]  # a line to read, into the second cache: see ``prefetch``
 _TURNS = 4096  # of a search that may make no sense
 _SLOTS = ("e.s.slots", "e.s.outer_slots")
+_HELD: Any = COUNTER.fields
+_PACKETS_AT, _BYTES_AT, _ALSO_AT = (_HELD[name][1] for name in ("packets", "bytes", "also"))
 
 _BINARY = {"add": "add", "sub": "sub", "mul": "mul", "and": "and_", "or": "or_", "xor": "xor", "shl": "shl", "lshr": "lshr",
            "ashr": "ashr", "udiv": "udiv", "urem": "urem"}  # fmt: skip
@@ -361,11 +364,11 @@ class Values:
         also = parts[0] if len(parts) == 1 else builder.or_(*parts)
         at, fresh = self._counter(op, key)
         path, stride, *_ = op.info
-        same = builder.icmp_unsigned("==", self.field(path, at, stride, 24, 8), also)
+        same = builder.icmp_unsigned("==", self.field(path, at, stride, _ALSO_AT, 8), also)
         one_for_all, each, after = (self.emitter.function.append_basic_block(name) for name in ("all", "each", "after"))
         builder.cbranch(builder.or_(fresh, same), one_for_all, each)
         builder.position_at_end(one_for_all)
-        self.put(path, at, stride, 24, 8, also)
+        self.put(path, at, stride, _ALSO_AT, 8, also)
         together = self._add_to(op, at, fresh, packets, volume)
         builder.branch(after)
         builder.position_at_end(each)
@@ -399,6 +402,6 @@ class Values:
 
     def _add_to(self, op: Op, at: ir.Value, fresh: ir.Value, packets: ir.Value, volume: ir.Value) -> ir.Value:
         path, stride, *_ = op.info
-        for offset, more in ((8, packets), (16, volume)):
+        for offset, more in ((_PACKETS_AT, packets), (_BYTES_AT, volume)):
             self.put(path, at, stride, offset, 8, self.builder.add(self.field(path, at, stride, offset, 8), more))
         return self.builder.zext(fresh, WORD)

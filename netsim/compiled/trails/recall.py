@@ -20,19 +20,16 @@ if TYPE_CHECKING:
 _HALF = ir.IntType(32)
 
 
-def _words(values: Values, part: int) -> tuple[ir.Value, ir.Value]:
-    """Of the directory: where a part's rows are, and the place of the number that may still be begun."""
-    at = int(values.emitter.memo.directory.ctypes.data) + 8 * memo.WORDS * part
-    builder = values.builder
-    address = builder.load(builder.inttoptr(WORD(at + 8 * memo.ADDRESS), WORD.as_pointer()))
-    return address, builder.inttoptr(WORD(at + 8 * memo.ROOM), WORD.as_pointer())
+def _word(values: Values, part: int, word: int) -> ir.Value:
+    """Where a part's ADDRESS, SHIFT or ROOM is."""
+    at = int(values.emitter.memo.directory.ctypes.data) + 8 * (memo.WORDS * part + word)
+    return values.builder.inttoptr(WORD(at), WORD.as_pointer())
 
 
 def _home(values: Values, part: int) -> tuple[ir.Value, ir.Value]:
     """The number of the row where the search for a key begins, and how many rows there are, less one."""
-    at = int(values.emitter.memo.directory.ctypes.data) + 8 * memo.WORDS * part
     builder = values.builder
-    shift = builder.load(builder.inttoptr(WORD(at + 8 * memo.SHIFT), WORD.as_pointer()))
+    shift = builder.load(_word(values, part, memo.SHIFT))
     key = values[values.emitter.schedule.parts[part].key]
     home = builder.lshr(builder.mul(key, WORD(memo.SPREAD)), shift)
     return home, builder.lshr(WORD(-1), shift)
@@ -41,7 +38,7 @@ def _home(values: Values, part: int) -> tuple[ir.Value, ir.Value]:
 def ask_row(values: Values, part: int, intrinsic: Any) -> None:
     """Have the lines of a key's row brought."""
     builder, size = values.builder, values.emitter.schedule.parts[part].size
-    address, _ = _words(values, part)
+    address = builder.load(_word(values, part, memo.ADDRESS))
     home, _ = _home(values, part)
     row = builder.add(address, builder.mul(home, WORD(size)))
     for line in range(0, size, LINE):
@@ -52,7 +49,7 @@ def recall(values: Values, number: int, dies: Any) -> None:
     """The row that has the kept numbers of a part, in the slot of its rows."""
     emitter, builder = values.emitter, values.builder
     part = emitter.schedule.parts[number]
-    address, room = _words(values, number)
+    address, room = builder.load(_word(values, number, memo.ADDRESS)), _word(values, number, memo.ROOM)
     home, mask = _home(values, number)
     key = values[part.key]
 

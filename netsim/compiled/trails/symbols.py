@@ -62,9 +62,8 @@ class Recording:
     def __init__(self) -> None:
         self.ops: list[Op] = []
         self.words: list[int] = []  # what each operation gave
-        self.rows: dict[
-            int, list[tuple[int, int, int]]
-        ] = {}  # that a search of a short list has looked at: see ``within``
+        # Of a search of a short list, by its operation's number: (hi, lo, length) of each row that it has looked at.
+        self.rows: dict[int, list[tuple[int, int, int]]] = {}
         self._known: dict[Op, int] = {}
         self._settled: set[tuple[int, bool]] = set()
         self.effects = 0  # stores so far: what is loaded from then on may be what they wrote
